@@ -1,0 +1,1 @@
+"""Reinforcement learning: environments, acting, agents and how they are judged."""

@@ -1,0 +1,184 @@
+"""Deep Q-learning from replay (Mnih et al. 2015): one learner, composed.
+
+torso x head (`network`) x `bootstrap` x n-step and sampling (`replay`) x `target` x `loss` x `optimizer`. Double DQN
+(1509.06461), dueling networks (1511.06581) and prioritised replay (1511.05952) are choices of these, made in
+`conf/learner/`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agents import td
+from core import network, optim, replay, types
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DQNState(types.TrainState):
+    target_params: types.Params
+    replay: replay.ReplayState
+    updates: jax.Array  # [] int32, gradient steps so far
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HardUpdate:
+    """θ⁻ ← θ every `period` updates."""
+
+    period: int
+
+    def __post_init__(self):
+        if self.period < 1:
+            raise ValueError(f"period={self.period}: must be at least 1 update")
+
+    def __call__(self, target: types.Params, params: types.Params, updates: jax.Array) -> types.Params:
+        return jax.lax.cond(updates % self.period == 0, lambda: params, lambda: target)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoftUpdate:
+    """θ⁻ ← θ⁻ + rate·(θ - θ⁻) at every update (1509.02971)."""
+
+    rate: float
+
+    def __post_init__(self):
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate={self.rate}: must lie in (0, 1]")
+
+    def __call__(self, target: types.Params, params: types.Params, updates: jax.Array) -> types.Params:
+        del updates
+        return optax.incremental_update(params, target, self.rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DQN:
+    """Counts are of environment steps (agent decisions), whatever the frame skip."""
+
+    network: network.Network
+    optimizer: optax.GradientTransformation
+    replay: replay.Replay
+    target: Callable[..., types.Params]
+    bootstrap: Callable[[jax.Array, jax.Array], jax.Array] = td.max_bootstrap
+    loss: Callable[[jax.Array], jax.Array] = td.huber
+    batch: int = 32
+    discount: float = 0.99
+    update_every: int = 4  # environment steps to one update
+    learning_starts: int = 50_000  # environment steps
+    reward_clip: float | None = 1.0
+
+    def __post_init__(self):
+        for name in ("batch", "update_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount={self.discount}: must lie in [0, 1]")
+        if self.batch % self.replay.shards:
+            raise ValueError(f"batch={self.batch}: must be a multiple of replay.shards={self.replay.shards}")
+        if self.learning_starts > self.replay.capacity:
+            raise ValueError(
+                f"learning_starts={self.learning_starts}: more than replay.capacity={self.replay.capacity} ever holds"
+            )
+
+    def warmup(self, spec: types.Rollout) -> int:
+        return -(-self.learning_starts // spec.action.size)
+
+    def init(self, key: jax.Array, spec: types.Rollout) -> DQNState:
+        self.updates_per_step(spec)
+        params = self.network.init(jax.random.fold_in(key, 0))
+        return DQNState(
+            step=jnp.zeros((), jnp.int32),
+            key=key,
+            params=params,
+            aux={},
+            opt_state=self.optimizer.init(params),
+            diverged=-jnp.ones((), jnp.int32),
+            target_params=jax.tree.map(jnp.copy, params),
+            replay=self.replay.init(spec),
+            updates=jnp.zeros((), jnp.int32),
+        )
+
+    def loss_and_errors(
+        self, params: types.Params, target_params: types.Params, sample: replay.Sample
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """([] weighted mean loss, (TD errors [B], values of the actions taken [B]))."""
+        value = td.chosen(self.network.bind(params)(sample.observation), sample.action)
+        later = self.network.bind(target_params)(sample.next_observation)
+        online = later
+        if self.bootstrap is not td.max_bootstrap:
+            online = jax.lax.stop_gradient(self.network.bind(params)(sample.next_observation))
+        error = td.target(sample.reward, sample.discount, self.bootstrap(later, online)) - value
+        return jnp.mean(sample.weight * self.loss(error)), (error, value)
+
+    def step(self, state: DQNState, rollout: types.Rollout) -> tuple[DQNState, types.Metrics]:
+        """Takes a rollout in, then makes one update for every `update_every` of its environment steps."""
+        state = self._remember(state, rollout)
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), self.updates_per_step(rollout))
+        state, metrics = jax.lax.scan(self._update, state, keys)
+        metrics = jax.tree.map(lambda values: jnp.mean(values, axis=0), metrics)
+        return dataclasses.replace(state, step=state.step + 1), metrics
+
+    def absorb(self, state: DQNState, rollout: types.Rollout) -> DQNState:
+        return dataclasses.replace(self._remember(state, rollout), step=state.step + 1)
+
+    def view(self, state: DQNState) -> dict[str, Any]:
+        return {"params": state.params}
+
+    def carry(self, envs: int) -> tuple:
+        return ()
+
+    def act(
+        self, view: dict[str, Any], carry: tuple, observation: Any, first: jax.Array, key: jax.Array, epsilon: jax.Array
+    ) -> tuple[jax.Array, tuple, tuple]:
+        """ε-greedy: observation [N, K, *frame], epsilon [N] -> action [N] int32."""
+        values = self.network.bind(view["params"])(observation)
+        explore, choice = jax.random.split(key)
+        random = jax.random.randint(choice, values.shape[:1], 0, values.shape[-1])
+        action = jnp.where(jax.random.uniform(explore, epsilon.shape) < epsilon, random, jnp.argmax(values, axis=-1))
+        return action.astype(jnp.int32), carry, ()
+
+    def updates_per_step(self, spec: types.Rollout) -> int:
+        """How many updates a rollout of these shapes pays for."""
+        if spec.action.size % self.update_every:
+            raise ValueError(
+                f"learner.update_every={self.update_every}: does not divide a rollout's {spec.action.size} environment "
+                "steps (source.envs x source.steps); change one of the three"
+            )
+        return spec.action.size // self.update_every
+
+    def _remember(self, state: DQNState, rollout: types.Rollout) -> DQNState:
+        if self.reward_clip is not None:
+            rollout = dataclasses.replace(rollout, reward=jnp.clip(rollout.reward, -self.reward_clip, self.reward_clip))
+        return dataclasses.replace(state, replay=self.replay.add(state.replay, rollout))
+
+    def _update(self, state: DQNState, key: jax.Array) -> tuple[DQNState, types.Metrics]:
+        sample = self.replay.sample(state.replay, key, batch=self.batch, discount=self.discount, updates=state.updates)
+        differentiate = jax.value_and_grad(self.loss_and_errors, has_aux=True)
+        (loss, (error, value)), gradient = differentiate(state.params, state.target_params, sample)
+        params, opt_state, healthy, norm = optim.apply(
+            self.optimizer,
+            loss=loss,
+            gradient=gradient,
+            params=state.params,
+            opt_state=state.opt_state,
+            healthy=state.diverged < 0,
+        )
+        updates = state.updates + healthy
+        state = dataclasses.replace(
+            state,
+            params=params,
+            opt_state=opt_state,
+            diverged=jnp.where(healthy | (state.diverged >= 0), state.diverged, state.step),
+            target_params=self.target(state.target_params, params, updates),
+            replay=self.replay.update(state.replay, sample, error),
+            updates=updates,
+        )
+        return state, {
+            "loss/td": loss,
+            "grad/norm": norm,
+            "value/mean": jnp.mean(value),
+            "value/error": jnp.mean(jnp.abs(error)),
+        }

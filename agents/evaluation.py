@@ -1,0 +1,224 @@
+"""Judging an agent: whole games, played in environments of their own and with an exploration of their own."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from agents import environments as environments_
+from agents import scores as scores_
+from core import mesh, types
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What E whole games gave. Game i is the same one for every agent judged with the same seed and sizes."""
+
+    returns: np.ndarray  # [E] float64, raw scores over all lives
+    frames: np.ndarray  # [E] int64, frames from the first action to the end, whole steps
+    truncated: np.ndarray  # [E] bool, cut by the frame cap
+    human_normalised: float | None  # of the mean; 0 is random play, 1 a human; None without published figures
+    protocol: Mapping[str, Any]  # how the games were played: a number means nothing without it
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.returns))
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.returns))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, s / √E with the unbiased s; NaN where one game alone was played."""
+        count = len(self.returns)
+        return float(np.std(self.returns, ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A `types.Evaluator`: plays `episodes` games every so many frames of training.
+
+    Every process plays the same games and finds the same report, so that none waits for another in a collective.
+    """
+
+    environments: environments_.Recipe
+    every: int = 1_000_000  # frames of training between two evaluations
+    episodes: int = 30
+    envs: int = 10  # games played at a time
+    epsilon: float = 0.01  # share of random actions; 1 is random play
+    max_frames: int | None = None  # frame cap of these games in place of the recipe's own
+
+    def __post_init__(self):
+        if self.every < 1:
+            raise ValueError(f"every={self.every}: evaluations are at least 1 frame apart")
+        if self.max_frames is not None and not hasattr(self.environments, "max_frames"):
+            raise ValueError(f"max_frames={self.max_frames}: these environments set their own cap; leave it out")
+        _check(episodes=self.episodes, envs=self.envs, epsilon=self.epsilon)
+
+    def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
+        recipe: Any = self.environments
+        scores = evaluate(
+            learner,
+            mesh.localize(learner.view(state)),
+            environments=recipe if self.max_frames is None else dataclasses.replace(recipe, max_frames=self.max_frames),
+            episodes=self.episodes,
+            envs=self.envs,
+            epsilon=self.epsilon,
+            seed=int(jax.random.randint(key, (), 0, 2**30)),
+        )
+        return report(scores)
+
+
+def evaluate(
+    agent: Any, view: Any, *, environments: environments_.Recipe, episodes: int, envs: int, epsilon: float, seed: int
+) -> Scores:
+    """Plays `episodes` whole games, `envs` at a time, and returns their raw scores with the protocol.
+
+    Which games count is fixed in advance: environment e plays its first `quota[e]` games, however long they take.
+    Taking the first games to finish instead would favour short ones, which in most games are the bad ones.
+
+    Args:
+      agent: has `carry(envs)` and `act(view, carry, observation, first, key, epsilon)`.
+      view: what `agent.act` needs, on this process's devices.
+      environments: makes the games; they are closed again at the end.
+      episodes: whole games that count, over all lives.
+      envs: environments that play side by side, at most one an episode.
+      epsilon: share of random actions. With 1 the same call judges random play, on the same games.
+      seed: fixes the games (no-ops, sticky actions) and the acting keys.
+    """
+    _check(episodes=episodes, envs=envs, epsilon=epsilon)
+    games = environments.make(min(envs, episodes))
+    try:
+        played = _play(agent, view, games, _quota(episodes, games.count), epsilon, seed)
+        protocol = games.protocol()
+    finally:
+        games.close()
+    returns = np.array([game.score for game in played])
+    return Scores(
+        returns=returns,
+        frames=np.array([game.frames for game in played]),
+        truncated=np.array([game.truncated for game in played]),
+        human_normalised=scores_.human_normalised(protocol.get("game"), float(returns.mean())),
+        protocol=dict(protocol)
+        | {"score": "raw reward, all lives", "epsilon": epsilon, "episodes": episodes, "seed": seed}
+        | {"envs": games.count, "frames_per_step": games.frames_per_step},
+    )
+
+
+def report(scores: Scores) -> types.Report:
+    """The scores as metrics; the standard error and the human-normalised score only where they exist."""
+    scalars = {
+        "eval/episode_return": scores.mean,
+        "eval/episode_return_median": scores.median,
+        "eval/episode_return_stderr": scores.standard_error,
+        "eval/human_normalised": scores.human_normalised,
+        "eval/episode_frames": float(np.mean(scores.frames)),
+    }
+    known = {name: value for name, value in scalars.items() if value is not None and not math.isnan(value)}
+    return types.Report(scalars=known, arrays={"eval/episode_returns": scores.returns})
+
+
+def summary(scores: Scores) -> dict[str, Any]:
+    """Everything about the scores as plain values that JSON holds; None where a value does not exist."""
+    return {
+        "mean": scores.mean,
+        "median": scores.median,
+        "standard_error": None if math.isnan(scores.standard_error) else scores.standard_error,
+        "minimum": float(np.min(scores.returns)),
+        "maximum": float(np.max(scores.returns)),
+        "human_normalised": scores.human_normalised,
+        "episode_frames": float(np.mean(scores.frames)),
+        "truncated_episodes": int(np.sum(scores.truncated)),
+        "returns": scores.returns.tolist(),
+        "protocol": dict(scores.protocol),
+    }
+
+
+def table(rows: Mapping[str, Scores]) -> str:
+    """Agents below each other in plain text, and under them the protocol: one line where they share it."""
+    columns = ("mean", "standard_error", "median", "minimum", "maximum", "human_normalised", "episode_frames")
+    heads = ("agent", "mean", "± error", "median", "min", "max", "human-normalised", "frames/game")
+    cells: list[tuple[str, ...]] = [heads]
+    for name, scores in rows.items():
+        values = summary(scores)
+        cells.append((name, *("-" if values[key] is None else f"{values[key]:,.2f}" for key in columns)))
+    widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(lines + _protocol_lines(rows))
+
+
+def separation(scores: Scores, baseline: Scores) -> float:
+    """The difference of two means in its standard errors; infinite where neither varies and they differ."""
+    difference = scores.mean - baseline.mean
+    error = math.hypot(scores.standard_error, baseline.standard_error)
+    return math.copysign(math.inf, difference) if error == 0 and difference else difference / (error or 1.0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def act(agent: Any, view: Any, carry: Any, observation, first, key: jax.Array, step, epsilon) -> tuple[jax.Array, Any]:
+    """The agent's actions [N] at `step` of a game series, and its carry; compiled once for each agent and N."""
+    action, carry, _ = agent.act(view, carry, observation, first, jax.random.fold_in(key, step), epsilon)
+    return action, carry
+
+
+@dataclasses.dataclass(frozen=True)
+class _Game:
+    score: float
+    frames: int
+    truncated: bool
+
+
+def _play(agent, view, games: environments_.Environments, quota: np.ndarray, epsilon: float, seed: int) -> list[_Game]:
+    """Steps all environments until each has played its quota; games in the order (environment, time)."""
+    count = games.count
+    key, share = jax.random.key(seed), np.full(count, epsilon, np.float32)
+    observation, carry = games.reset(seed), agent.carry(count)
+    played: list[list[_Game]] = [[] for _ in range(count)]
+    score, steps = np.zeros(count), np.zeros(count, np.int64)
+    first, over = np.ones(count, bool), np.zeros(count, bool)
+    time = 0
+    while any(len(done) < wanted for done, wanted in zip(played, quota, strict=True)):
+        action, carry = act(agent, view, carry, observation, first, key, np.int32(time), share)
+        step = games.step(np.asarray(action))
+        observation, first = step.observation, over  # after an end, this step only opened the next game
+        score = np.where(first, 0.0, score + step.reward)
+        steps = np.where(first, 0, steps + 1)
+        over = step.over
+        for e in np.flatnonzero(over):
+            if len(played[e]) < quota[e]:
+                frames = int(steps[e]) * games.frames_per_step
+                played[e].append(_Game(float(score[e]), frames, bool(step.truncated[e])))
+        time += 1
+    return [game for done in played for game in done]
+
+
+def _quota(episodes: int, count: int) -> np.ndarray:
+    """[N] games for each environment to play: as equal as can be, the first ones take what is left over."""
+    return episodes // count + (np.arange(count) < episodes % count)
+
+
+def _check(*, episodes: int, envs: int, epsilon: float) -> None:
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}: an evaluation plays at least 1")
+    if envs < 1:
+        raise ValueError(f"envs={envs}: an evaluation needs at least 1 environment")
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"epsilon={epsilon}: a share of random actions lies between 0 and 1")
+
+
+def _protocol_lines(rows: Mapping[str, Scores]) -> list[str]:
+    """One line for what all agents share, and one for each agent with what is its own."""
+    protocols = {name: scores.protocol for name, scores in rows.items()}
+    everyone = list(protocols.values())
+    shared = {key: value for key, value in everyone[0].items() if all(p.get(key) == value for p in everyone)}
+    parts = {"protocol": shared} | {
+        name: {k: v for k, v in p.items() if k not in shared} for name, p in protocols.items()
+    }
+    return [
+        f"{name}: " + ", ".join(f"{key} {value}" for key, value in part.items()) for name, part in parts.items() if part
+    ]

@@ -1,0 +1,115 @@
+"""Any gymnasium environment with discrete actions, for quick work: `CartPole-v1` and its kind.
+
+Observations are vectors (float32, unstacked) or images (uint8, stacks of four); what is neither, such as a
+state's number, is flattened by gymnasium's own wrapper.
+"""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import vector
+
+from agents import environments
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gymnasium:
+    """A recipe for N copies of one environment. Raises ValueError naming the field and the remedy."""
+
+    id: str = "CartPole-v1"  # as gymnasium.make takes it; `package:Name-v0` imports the package first
+    stack: int | None = None  # K; None: 4 for images, 1 for vectors
+    max_steps: int | None = None  # truncates; None: what the environment's registration says
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # keywords for gymnasium.make
+
+    def __post_init__(self):
+        try:
+            gymnasium.spec(self.id)
+        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+            raise ValueError(f"id={self.id}: no such environment; {_remedy(self.id)} ({error})") from error
+        if self.stack is not None:
+            environments.check_range("stack", self.stack, 1, 64, "1 means no stack")
+        if self.max_steps is not None:
+            environments.check_range("max_steps", self.max_steps, 1, 2**31 - 1, "leave it out for the usual limit")
+
+    def make(self, count: int) -> "GymnasiumEnvironments":
+        """Starts `count` environments, stepped one after another in this thread."""
+        environments.check_range("envs", count, 1, 65_536, "choose how many games run side by side")
+        return GymnasiumEnvironments(self, count)
+
+
+class GymnasiumEnvironments:
+    """N environments of one `Gymnasium` recipe; see `agents.environments.Environments`."""
+
+    def __init__(self, recipe: Gymnasium, count: int):
+        self._recipe = recipe
+        # copy=False: `push` copies each observation into an array of its own.
+        self._games = vector.SyncVectorEnv(
+            [functools.partial(_one, recipe)] * count, copy=False, autoreset_mode=vector.AutoresetMode.NEXT_STEP
+        )
+        self._max_steps = self._games.envs[0].spec.max_episode_steps if self._games.envs[0].spec else None
+        space = self._games.single_observation_space
+        action = self._games.single_action_space
+        if not isinstance(action, gymnasium.spaces.Discrete) or not space.shape:
+            self._games.close()
+            raise ValueError(
+                f"id={recipe.id}: actions {action}, observations {space}; only discrete actions with vectors or "
+                "images can be learned here: choose another environment, or wrap this one"
+            )
+        image = len(space.shape) > 1
+        self.count = count
+        self.actions = int(action.n)
+        self.stack = recipe.stack if recipe.stack is not None else 4 if image else 1
+        self.frame = tuple(space.shape)
+        self.dtype = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float32)
+        self.frames_per_step = 1
+        self._start = int(action.start)
+        self._stack = np.zeros((count, self.stack, *self.frame), self.dtype)
+        self._over = np.zeros(count, bool)
+
+    def reset(self, seed: int) -> np.ndarray:
+        observation, _ = self._games.reset(seed=seed)
+        self._over = np.zeros(self.count, bool)
+        self._stack = environments.push(self._stack, observation, ~self._over)
+        return self._stack
+
+    def step(self, action: np.ndarray) -> environments.Step:
+        action = environments.check_actions(action, self.count, self.actions) + self._start
+        observation, reward, terminal, truncated, _ = self._games.step(action)
+        self._stack = environments.push(self._stack, observation, self._over)
+        self._over = terminal | truncated
+        return environments.Step(self._stack, reward.astype(np.float32), terminal, truncated & ~terminal, self._over)
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "environment": f"gymnasium {gymnasium.__version__}",
+            "id": self._recipe.id,
+            "max_steps": self._max_steps,
+            "options": dict(self._recipe.options),
+        }
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return None
+
+    def load_state_dict(self, tree: Mapping[str, Any]) -> None:
+        raise NotImplementedError("gymnasium environments cannot be restored: call reset")
+
+    def close(self) -> None:
+        self._games.close()
+
+
+def _one(recipe: Gymnasium) -> gymnasium.Env:
+    limit = {} if recipe.max_steps is None else {"max_episode_steps": recipe.max_steps}
+    game = gymnasium.make(recipe.id, disable_env_checker=True, **limit, **recipe.options)
+    if isinstance(game.observation_space, gymnasium.spaces.Box):
+        return game
+    return gymnasium.wrappers.FlattenObservation(game)
+
+
+def _remedy(name: str) -> str:
+    near = difflib.get_close_matches(name, list(gymnasium.registry), n=1)
+    return f"did you mean {near[0]}?" if near else "as gymnasium names it, or package:Name-v0 to import its package"

@@ -1,0 +1,98 @@
+"""Where arrays live: a mesh, placement rules over parameter paths, and global batches from local parts."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+Rules = tuple[tuple[str, tuple[str | None, ...]], ...]
+
+REPLAY_OVER_DATA: Rules = ((r"^replay/", ("data",)),)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A mesh of `data` x `model` devices and the rules that lay a state over it.
+
+    `rules` are (pattern, axes) pairs: the first pattern found in a leaf's path ("params/torso/conv1/kernel") gives
+    the mesh axes of its leading dimensions. What no rule names is replicated, and so is every scalar.
+    """
+
+    data: int | None = None  # devices along `data`; all that remain by default
+    model: int = 1
+    rules: Rules = REPLAY_OVER_DATA
+
+    def mesh(self) -> jax.sharding.Mesh:
+        """Raises: ValueError where the devices at hand do not fill the mesh."""
+        devices = jax.devices()
+        data = self.data or len(devices) // self.model
+        if data * self.model > len(devices) or data < 1:
+            raise ValueError(f"mesh: data={data} x model={self.model} needs more than the {len(devices)} devices here")
+        return jax.make_mesh(
+            (data, self.model), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices[: data * self.model]
+        )
+
+    def shardings(self, abstract: Any, mesh: jax.sharding.Mesh) -> Any:
+        """A NamedSharding for each leaf of `abstract`, a tree of shapes."""
+
+        def place(path: Any, leaf: Any) -> NamedSharding:
+            name = "/".join(_part(entry) for entry in path)
+            axes = next((axes for pattern, axes in self.rules if re.search(pattern, name)), ())
+            axes = axes[: leaf.ndim]
+            for size, axis in zip(leaf.shape, axes, strict=False):
+                if axis is not None and size % mesh.shape[axis]:
+                    raise ValueError(
+                        f"{name}: {size} rows do not divide over the {mesh.shape[axis]} devices of mesh axis '{axis}'; "
+                        "for replay set source.shards and learner.replay.shards to a multiple"
+                    )
+            return NamedSharding(mesh, P(*axes))
+
+        return jax.tree_util.tree_map_with_path(place, abstract)
+
+
+def globalize(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """This process's part of a batch (NumPy, leading axis over `data`) as global arrays: one host and many alike."""
+    sharding = NamedSharding(mesh, P("data"))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
+
+
+def localize(tree: Any) -> Any:
+    """Replicated arrays as this process's own, on its first device."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def check_memory(abstract: Any, shardings: Any, *, hint: str) -> int:
+    """Bytes of state on the fullest device.
+
+    Raises:
+      ValueError: they exceed what a device has; `hint` names the settings that change them.
+    """
+    sizes = jax.tree.map(_bytes_on_device, abstract, shardings)
+    need, free = sum(jax.tree.leaves(sizes)), _free_bytes()
+    if need > free:
+        raise ValueError(f"the state needs {need / 1e9:.2f} GB on a device that has {free / 1e9:.2f} GB free: {hint}")
+    return need
+
+
+def _bytes_on_device(leaf: Any, sharding: NamedSharding) -> int:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return 16
+    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _free_bytes() -> int:
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":  # all simulated devices share the host's memory
+        return psutil.virtual_memory().available // jax.local_device_count()
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit", 1 << 62) - stats.get("bytes_in_use", 0)
+
+
+def _part(entry: Any) -> str:
+    return str(getattr(entry, "name", getattr(entry, "key", getattr(entry, "idx", entry))))

@@ -1,0 +1,302 @@
+"""Replay memory that lives in the learner's state: each frame once, n-step windows made when sampling.
+
+A ring holds L rows of N streams (one a game) in each of S shards. A transition is a (row, stream) pair; its stack
+of K frames are the rows before it, its successor the row k steps on. The shard axis is laid over `data`, and
+nothing here crosses it but the largest weight of a batch.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from core import types
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayState:
+    observation: Any  # [S, L, N, *frame]
+    action: jax.Array  # [S, L, N] int32
+    reward: jax.Array  # [S, L, N] float32
+    terminal: jax.Array  # [S, L, N] bool
+    truncated: jax.Array  # [S, L, N] bool
+    first: jax.Array  # [S, L, N] bool
+    valid: jax.Array  # [S, L, N] bool
+    sampler: Any  # what the sampler keeps: () or priorities
+    head: jax.Array  # [] int32, the row written next
+    count: jax.Array  # [] int32, rows filled so far, at most L
+    stack: int = dataclasses.field(metadata={"static": True})  # K
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """n-step transitions. A weight of 0 marks an entry that holds nothing to learn from."""
+
+    observation: Any  # [B, K, *frame]
+    action: jax.Array  # [B] int32
+    reward: jax.Array  # [B] float32, sum of γ^i r_i over the k steps taken
+    discount: jax.Array  # [B] float32, γ^k, or 0 after a terminal
+    next_observation: Any  # [B, K, *frame], k steps on
+    weight: jax.Array  # [B] float32 in [0, 1], importance
+    index: jax.Array  # [S, B/S] int32, row * N + stream: whom `update` gives new priorities
+
+
+class Sampler(Protocol):
+    """How transitions are drawn, one shard at a time."""
+
+    def init(self, rows: int, streams: int) -> Any: ...
+
+    def add(self, state: Any, row: jax.Array, eligible: jax.Array) -> Any:
+        """Rows [R] have changed; `eligible` [R, N] says which of their transitions may be drawn."""
+        ...
+
+    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: tuple, batch: int, updates: jax.Array):
+        """(index [batch], weight [batch]) among the `valid` [L, N] in the `window` (oldest row, low age, high age)."""
+        ...
+
+    def update(self, state: Any, index: jax.Array, error: jax.Array, weight: jax.Array) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """Every valid transition alike, by rejection: reset rows are rare, so of eight tries one holds."""
+
+    tries: int = 8
+
+    def init(self, rows: int, streams: int) -> Any:
+        return ()
+
+    def add(self, state: Any, row: jax.Array, eligible: jax.Array) -> Any:
+        return state
+
+    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: tuple, batch: int, updates: jax.Array):
+        oldest, low, high = window
+        rows, streams = valid.shape
+        pick = jax.random.randint(key, (batch, self.tries), low * streams, jnp.maximum(high, low + 1) * streams)
+        index = (oldest + pick // streams) % rows * streams + pick % streams
+        held = valid.reshape(-1)[index] & (high > low)
+        index = jnp.take_along_axis(index, jnp.argmax(held, axis=1)[:, None], axis=1)[:, 0]
+        return index, jnp.any(held, axis=1).astype(jnp.float32)
+
+    def update(self, state: Any, index: jax.Array, error: jax.Array, weight: jax.Array) -> Any:
+        return state
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prioritized:
+    """P(i) = (1 - u)·p_i / Z + u / M with p = (|δ| + ε)^α, weights (M·P(i))^-β over their largest (1511.05952, § 3.3).
+
+    New transitions get the largest priority seen. `beta` rises to 1 over `anneal` updates. Z is the sum over one
+    shard, in which the same number is drawn in every shard; M counts the valid transitions of a shard.
+    """
+
+    alpha: float = 0.6
+    beta: float = 0.4
+    anneal: int = 1_000_000  # updates
+    uniform: float = 1e-3
+    floor: float = 1e-6  # ε
+
+    def __post_init__(self):
+        for name in ("alpha", "beta", "uniform"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie in [0, 1]")
+
+    def init(self, rows: int, streams: int) -> Any:
+        return {"priority": jnp.zeros((rows, streams)), "row_sum": jnp.zeros(rows), "largest": jnp.ones(())}
+
+    def add(self, state: Any, row: jax.Array, eligible: jax.Array) -> Any:
+        fresh = jnp.where(eligible, state["largest"], 0.0)
+        return state | {
+            "priority": state["priority"].at[row].set(fresh),
+            "row_sum": state["row_sum"].at[row].set(fresh.sum(axis=1)),
+        }
+
+    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: tuple, batch: int, updates: jax.Array):
+        which, where, even = jax.random.split(key, 3)
+        streams = valid.shape[1]
+        # A row by its sum, then a stream within it: exact sums, no drift, no tree.
+        total = jnp.cumsum(state["row_sum"])
+        point = jnp.minimum(jax.random.uniform(where, (batch,)) * total[-1], jnp.nextafter(total[-1], 0.0))
+        row = jnp.searchsorted(total, point, side="right")
+        within = jnp.cumsum(state["priority"][row], axis=1)
+        point = (point - total[row] + state["row_sum"][row])[:, None]
+        stream = jnp.sum(within <= jnp.minimum(point, jnp.nextafter(within[:, -1:], 0.0)), axis=1)
+        index, _ = Uniform().draw((), even, state["priority"] > 0, window, batch, updates)
+        mixed = jax.random.uniform(which, (batch,)) < self.uniform
+        index = jnp.where(mixed, index, row * streams + stream)
+
+        priority = state["priority"].reshape(-1)[index]
+        count = jnp.sum(state["priority"] > 0)
+        probability = (1 - self.uniform) * priority / total[-1] + self.uniform / jnp.maximum(count, 1)
+        beta = self.beta + (1 - self.beta) * jnp.minimum(updates / self.anneal, 1.0)
+        weight = (jnp.maximum(count, 1) * probability) ** -beta
+        # Float32 sums may point a hair beside the mark: what has no priority is never learned from.
+        return index, jnp.where(priority > 0, weight, 0.0)
+
+    def update(self, state: Any, index: jax.Array, error: jax.Array, weight: jax.Array) -> Any:
+        streams = state["priority"].shape[1]
+        row, stream = index // streams, index % streams
+        fresh = (jnp.abs(error) + self.floor) ** self.alpha
+        fresh = jnp.where((weight > 0) & jnp.isfinite(fresh), fresh, state["priority"][row, stream])
+        priority = state["priority"].at[row, stream].set(fresh)
+        return {
+            "priority": priority,
+            "row_sum": state["row_sum"].at[row].set(priority[row].sum(axis=1)),
+            "largest": jnp.maximum(state["largest"], fresh.max()),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay:
+    """`capacity` transitions over all shards; `shards` is configured, never the device count."""
+
+    capacity: int
+    shards: int = 1
+    n_step: int = 1
+    sampler: Any = Uniform()
+
+    def __post_init__(self):
+        for name in ("capacity", "shards", "n_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+    def init(self, spec: types.Rollout) -> ReplayState:
+        """An empty ring for rollouts of these shapes.
+
+        Raises:
+          ValueError: the rollout's shard axis is not `shards`, or the ring could not hold two rollouts.
+        """
+        shards, steps, streams = spec.action.shape
+        if shards != self.shards:
+            raise ValueError(f"replay.shards={self.shards}: rollouts come in {shards} shards; set both alike")
+        rows = self.capacity // (shards * streams) // steps * steps
+        least = 2 * (steps + self.n_step + spec.context.shape[1] + 1)
+        if rows < least:
+            raise ValueError(
+                f"replay.capacity={self.capacity}: too few for {shards} x {streams} games in rollouts of {steps} steps; "
+                f"the least is {least * shards * streams}"
+            )
+        ring = lambda leaf: jnp.zeros((shards, rows, *leaf.shape[2:]), leaf.dtype)
+        per_shard = self.sampler.init(rows, streams)
+        return ReplayState(
+            observation=jax.tree.map(ring, spec.observation),
+            **{name: ring(getattr(spec, name)) for name in _FIELDS},
+            sampler=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (shards, *leaf.shape)), per_shard),
+            head=jnp.zeros((), jnp.int32),
+            count=jnp.zeros((), jnp.int32),
+            stack=spec.context.shape[1] + 1,
+        )
+
+    def add(self, state: ReplayState, rollout: types.Rollout) -> ReplayState:
+        """Writes T rows. Where a stream starts a game though its last one had not ended, that one is cut."""
+        steps, (_, rows, _) = rollout.action.shape[1], state.action.shape
+        write = lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, state.head, axis=1)
+        state = _cut(state, rollout.first[:, 0])
+        state = dataclasses.replace(
+            state,
+            observation=jax.tree.map(write, state.observation, rollout.observation),
+            **{name: write(getattr(state, name), getattr(rollout, name)) for name in _FIELDS},
+            head=(state.head + steps) % rows,
+            count=jnp.minimum(state.count + steps, rows),
+        )
+        # The n rows before the write head wait for their windows; behind it, K - 1 rows have lost their stacks.
+        changed = jnp.arange(steps + self.n_step + state.stack - 1)
+        row = (state.head - steps - self.n_step + changed) % rows
+        eligible = state.valid[:, row] & (changed < steps)[None, :, None]
+        return dataclasses.replace(
+            state, sampler=jax.vmap(self.sampler.add, (0, None, 0))(state.sampler, row, eligible)
+        )
+
+    def sample(
+        self, state: ReplayState, key: jax.Array, *, batch: int, discount: float, updates: jax.Array | int = 0
+    ) -> Sample:
+        """`batch` transitions in all, the same number from each shard."""
+        if batch % self.shards:
+            raise ValueError(f"batch={batch}: must be a multiple of replay.shards={self.shards}")
+        rows = state.valid.shape[1]
+        window = (
+            (state.head - state.count) % rows,
+            jnp.where(state.count == rows, state.stack - 1, 0),
+            state.count - self.n_step,
+        )
+        keys = jax.random.split(key, self.shards)
+        draw = lambda sampler, key, valid: self.sampler.draw(
+            sampler, key, valid, window, batch // self.shards, jnp.asarray(updates)
+        )
+        index, weight = jax.vmap(draw)(state.sampler, keys, state.valid)
+        taken = jax.vmap(lambda ring, index: _gather(ring, index, self.n_step, discount), (_AXES(state), 0))(
+            state, index
+        )
+        merge = lambda leaf: leaf.reshape(batch, *leaf.shape[2:])
+        weight = weight / jnp.maximum(weight.max(), 1e-30)
+        return Sample(**jax.tree.map(merge, taken), weight=merge(weight), index=index)
+
+    def update(self, state: ReplayState, sample: Sample, error: jax.Array) -> ReplayState:
+        """New priorities from the TD errors [B] of a sample."""
+        shape = sample.index.shape
+        sampler = jax.vmap(self.sampler.update)(
+            state.sampler, sample.index, error.reshape(shape), sample.weight.reshape(shape)
+        )
+        return dataclasses.replace(state, sampler=sampler)
+
+
+_FIELDS = ("action", "reward", "terminal", "truncated", "first", "valid")
+
+
+def _AXES(state: ReplayState) -> Any:
+    """The shard axis of every leaf, for `vmap`."""
+    return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, state)
+
+
+def _cut(state: ReplayState, starts: jax.Array) -> ReplayState:
+    """Ends games that were left in flight (a resumed run): [S, N] `starts` marks streams that open a game.
+
+    The last row's successor was never stored, so unless nothing follows it anyway it becomes the true last frame of its game, not to be learned
+    from, and the row before it is truncated: the very form of an ordinary end.
+    """
+    rows = state.valid.shape[1]
+    last, before = (state.head - 1) % rows, (state.head - 2) % rows
+    cut = starts & state.valid[:, last] & ~state.terminal[:, last]
+    return dataclasses.replace(
+        state,
+        valid=state.valid.at[:, last].set(state.valid[:, last] & ~cut),
+        truncated=state.truncated.at[:, before].set(state.truncated[:, before] | (cut & state.valid[:, before])),
+    )
+
+
+def _gather(ring: ReplayState, index: jax.Array, n_step: int, discount: float) -> dict[str, Any]:
+    """One shard's transitions at `index` [b]: fields of `Sample` with a leading [b]."""
+    rows, streams = ring.valid.shape
+    row, stream = index // streams, index % streams
+    at = lambda leaf, offsets: _take(leaf, (row[:, None] + offsets) % rows * streams + stream[:, None])
+
+    steps = jnp.arange(n_step)[None]
+    reward, terminal = at(ring.reward, steps), at(ring.terminal, steps)
+    ended = terminal | at(ring.truncated, steps)
+    alive = jnp.cumprod(1 - jnp.pad(ended, ((0, 0), (1, 0)))[:, :-1].astype(jnp.int32), axis=1)  # [b, n], before step i
+    taken = alive.sum(axis=1)
+    finished = jnp.any(terminal & (alive > 0), axis=1)
+
+    def stacked(back: jax.Array) -> Any:
+        """The K frames that end `back` [b, 1] rows on, blank before the game began: [b, K, *frame]."""
+        offsets = back + jnp.arange(1 - ring.stack, 1)[None]
+        opens = at(ring.first, offsets)
+        later = jnp.cumsum(opens[:, ::-1], axis=1)[:, ::-1] - opens  # openings after frame j
+        blank = lambda frames: jnp.where(later.reshape(*later.shape, *[1] * (frames.ndim - 2)) > 0, 0, frames)
+        return jax.tree.map(lambda leaf: blank(at(leaf, offsets)), ring.observation)
+
+    return {
+        "observation": stacked(jnp.zeros_like(row)[:, None]),
+        "action": _take(ring.action, index),
+        "reward": jnp.sum(alive * discount**steps * reward, axis=1),
+        "discount": jnp.where(finished, 0.0, jnp.float32(discount) ** taken),
+        "next_observation": stacked(taken[:, None]),
+    }
+
+
+def _take(leaf: jax.Array, index: jax.Array) -> jax.Array:
+    """Rows of `leaf` [L, N, ...] by flat `index`: one flat axis is what gathers fastest."""
+    return jnp.take(leaf.reshape(-1, *leaf.shape[2:]), index, axis=0, mode="clip")

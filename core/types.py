@@ -1,0 +1,139 @@
+"""The concepts that every learner, source and evaluator shares. Start reading here.
+
+Shapes use one legend throughout the project: B batch, S shards, N environments, T time, K stacked
+frames, A actions, H W C image, Z latent.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import jax
+import numpy as np
+import optax
+
+Params = dict[str, Any]  # nested, string keys only, arrays at the leaves
+Metrics = dict[str, jax.Array]  # name -> [] float32, or an array where a histogram is meant
+Sizes = Mapping[str, Any]  # what a network must know of the data: {"observation": (4, 84, 84), "actions": 6}
+
+S = TypeVar("S", bound="TrainState")
+B = TypeVar("B")
+V = TypeVar("V")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """Everything a learner knows that changes. Learners extend it by inheritance (fields only)."""
+
+    step: jax.Array  # [] int32, learner steps so far
+    key: jax.Array  # [] root key; per-step keys are fold_in(key, step)
+    params: Params
+    aux: Params  # arrays that no gradient moves; {} by default
+    opt_state: optax.OptState
+    diverged: jax.Array  # [] int32, the step whose loss or gradient was first not finite; -1 while healthy
+
+
+class Learner(Protocol[S, B, V]):
+    """One pure function with its initial value. Implementations are frozen, hashable dataclasses."""
+
+    def warmup(self, spec: B) -> int:
+        """Learner steps that only take data in, before learning begins."""
+        ...
+
+    def init(self, key: jax.Array, spec: B) -> S:
+        """The state at step 0; `spec` holds the (global) shapes and dtypes of a batch."""
+        ...
+
+    def absorb(self, state: S, batch: B) -> S:
+        """Takes a batch in without learning; called instead of `step` during warm-up."""
+        ...
+
+    def step(self, state: S, batch: B) -> tuple[S, Metrics]:
+        """The next state. Pure, jitted and donated by the loop."""
+        ...
+
+    def view(self, state: S) -> V:
+        """What acting, sampling and evaluating need, as a dict (`params`, an EMA)."""
+        ...
+
+
+class Source(Protocol[B, V]):
+    """Host side, one a process: where batches come from."""
+
+    spec: Any  # a batch's global shapes and dtypes, as B of jax.ShapeDtypeStruct
+    sizes: Sizes
+    unit: str  # "frames" or "images": what budgets, intervals and x-axes count
+    examples_per_step: int  # global count of them in one batch
+
+    def start(self, view: V, step: int) -> None:
+        """Begins batch number `step` and returns at once."""
+        ...
+
+    def next(self) -> B:
+        """Waits for the oldest batch that was started: this process's part, as NumPy arrays."""
+        ...
+
+    def metrics(self) -> Mapping[str, float]:
+        """What happened since the last call: episode returns and the like."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, tree: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Image:
+    """A still picture for the tracker: uint8 [H, W, 3]."""
+
+    pixels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Video:
+    """Moving pictures for the tracker: uint8 [T, H, W, 3]."""
+
+    frames: np.ndarray
+    frames_per_second: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an evaluator found. Scalars are named `eval/...`."""
+
+    scalars: Mapping[str, float]
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    media: Mapping[str, Image | Video] = dataclasses.field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """Judges a learner now and then. All processes call it in step; rank 0 writes the report."""
+
+    every: int  # frames or images
+
+    def __call__(self, learner: Any, state: Any, key: jax.Array) -> Report: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """What an actor hands to any agent: T steps of N environments in each of S shards.
+
+    Games end as gymnasium's NEXT_STEP says: at an end `observation[t+1]` is the true last frame, its
+    row has `valid=False` (the action there is ignored and only resets the game), and `first[t+2]` opens
+    the next game. A lost life may be `terminal` although the game goes on.
+    """
+
+    observation: Any  # [S, T, N, *frame] the newest frame only, before the action
+    action: Any  # [S, T, N] int32
+    reward: Any  # [S, T, N] float32, raw
+    terminal: Any  # [S, T, N] bool, nothing is worth anything after this action
+    truncated: Any  # [S, T, N] bool, the episode was cut after this action: bootstrap
+    first: Any  # [S, T, N] bool, `observation` opens a game: older frames are blank
+    valid: Any  # [S, T, N] bool, False: a reset step, not to be learned from
+    context: Any  # [S, K-1, N, *frame] the frames before t = 0, blank where the game had not begun
+    tail: Any  # [S, N, *frame] the frame after step T-1
+    extras: Any  # what `act` returned, with leading axes [S, T, N]

@@ -1,0 +1,84 @@
+"""`resume=<run folder>`: that run's own config, of which only the settings named here may change."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser  # what hydra.main itself reads the command line with
+from hydra.core.override_parser import overrides_parser
+from hydra.core.override_parser import types as override_types
+from omegaconf import OmegaConf
+
+from experiments import build
+
+_MAY_CHANGE = re.compile(
+    r"budget|log_every|checkpoint\.\w+|evaluators\.\w+\.every|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
+)
+_NAMED = "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh and hydra/launcher"
+
+
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """The arguments that are no options (`-m`, `--help`)."""
+    return list(get_args_parser().parse_args(list(arguments)).overrides)
+
+
+def arguments(typed: Sequence[str]) -> list[str]:
+    """The command line for Hydra. Without `resume=` it stays as typed; with it the run's own folder is used.
+
+    Raises:
+      build.ConfigError: the folder holds no run, or a setting is given that a resumed run keeps.
+    """
+    if not any(argument.startswith("resume=") for argument in typed):
+        return list(typed)
+    parsed = _parse(overrides(typed))
+    folders = next(o for o in parsed if o.key_or_group == "resume")
+    for folder in folders.sweep_string_iterator() if folders.is_sweep_override() else [folders.value()]:
+        if folder is not None:
+            load(str(folder))
+    for override in parsed:
+        if override is not folders and (override.is_delete() or not _MAY_CHANGE.fullmatch(override.key_or_group)):
+            remedy = f"a resumed run takes {_NAMED}; init_from={folders.get_value_element_as_str()} starts a new run"
+            raise build.ConfigError(override.key_or_group, f": stays as the run began with it; {remedy}")
+    lines = {str(o.input_line): _forced(o) for o in parsed if o is not folders}
+    here = ["hydra.run.dir=${resume}", "hydra.sweep.dir=.", "hydra.sweep.subdir=${resume}"]
+    return [lines.get(argument, argument) for argument in typed] + here
+
+
+def merged(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """The resumed run's config with those settings of `config` that `changes`, Hydra's overrides, name."""
+    saved = load(config["resume"])
+    for override in _parse(changes):
+        *outer, last = override.key_or_group.split(".")
+        new, old = config, saved
+        for name in outer:
+            if not isinstance(old.get(name), dict):
+                raise build.ConfigError(override.key_or_group, f": no such key; {build.nearest(name, old)}")
+            new, old = new[name], old[name]
+        if last not in old:
+            raise build.ConfigError(override.key_or_group, f": no such key; {build.nearest(last, old)}")
+        old[last] = new[last]
+    return saved
+
+
+def load(folder: str | Path) -> dict[str, Any]:
+    """The config of the run in `folder`. Raises build.ConfigError where there is none."""
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        parent = Path(folder).absolute().parent
+        runs = [run.parent.name for run in parent.glob("*/config.yaml")] if parent.is_dir() else []
+        near = f"; {build.nearest(Path(folder).name, runs)}" if runs else ""
+        raise build.ConfigError("", f"{folder}: no run here (no config.yaml){near}")
+    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    config.pop("protocol", None)
+    return config
+
+
+def _parse(lines: Sequence[str]) -> list[override_types.Override]:
+    return overrides_parser.OverridesParser.create().parse_overrides(list(lines))
+
+
+def _forced(override: override_types.Override) -> str:
+    """`++key=value`: the key need not be one of the default config, which Hydra composes beside the run's own."""
+    line = str(override.input_line)
+    return f"++{line.lstrip('+')}" if "." in override.key_or_group and "hydra" not in override.key_or_group else line

@@ -1,0 +1,75 @@
+"""One run, from a config to its outcome: what `experiments.train` does with a composed config."""
+
+import logging
+import sys
+from pathlib import Path
+
+from core import checkpoint, loop, platform, profiling, progress, stopping, tracking
+from experiments import build, config
+
+SHOWN = ("eval/episode_return", "train/episode_return", "loss/td")  # beside the progress bar
+
+
+def task(settings: config.Config, folder: Path) -> None:
+    """One run in `folder`; ends the process with a status of its own if it was stopped."""
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every step of every save
+    with stopping.Stop() as stop:
+        train(settings, folder, stop=stop)
+    if stop.requested:
+        sys.exit(stop.exit_status)
+
+
+def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop.Outcome:
+    """Builds everything that `settings` describe and runs the loop; what it makes lies in `folder`."""
+    run = build.run(settings)
+    platform.cache()
+    source, learner = run.source, run.learner
+    try:
+        source.attach(learner)
+        config.save(folder, settings, protocol=source.protocol)
+        checkpoints = checkpoint.Checkpoints(
+            folder / "checkpoints", keep=run.checkpoint.keep, replay=run.checkpoint.replay, metric=run.checkpoint.metric
+        )
+        newest = checkpoints.latest()
+        start = int(newest.name) * source.examples_per_step if newest is not None else 0
+        bar = progress.Progress(run.budget, source.unit, metrics=SHOWN, start=start)
+        tracker = tracking.open(
+            folder,
+            unit=source.unit,
+            config=settings,
+            backend=run.tracker,
+            resume_step=int(newest.name) if newest is not None else None,
+        )
+        profiler = profiling.Profiler(folder=folder / "profile") if run.profile else None
+        status = "failed"
+        try:
+            outcome = loop.run(
+                learner=learner,
+                source=source,
+                placement=run.mesh,
+                schedule=loop.Schedule(
+                    budget=run.budget, log_every=run.log_every, checkpoint_every=run.checkpoint.every, lag=run.lag
+                ),
+                seed=run.seed,
+                checkpoints=checkpoints,
+                tracker=tracker,
+                bar=bar,
+                stop=stop,
+                evaluators=tuple(run.evaluators.values()),
+                profiler=profiler,
+                weights=None if run.init_from is None else _weights(Path(run.init_from)),
+            )
+            status = "finished" if outcome.finished else "stopped"
+        finally:
+            bar.close()
+            tracker.finish(status)
+            if profiler is not None:
+                profiler.close()
+    finally:
+        source.close()
+    print(f"{status} at {outcome.examples:,} {source.unit}; go on, evaluate, compare: {folder}")
+    return outcome
+
+
+def _weights(run: Path):
+    return lambda wanted: checkpoint.load(run / "checkpoints", wanted).tree

@@ -1,0 +1,294 @@
+"""The ring against a plain list of episodes, the seams by hand, and the priorities against their formula."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from core import replay, types
+
+STACK, DISCOUNT = 3, 0.9
+
+
+class Games:
+    """Random games in N streams whose frames are all different, told both as rollouts and as plain lists."""
+
+    def __init__(self, *, shards: int, streams: int, steps: int, seed: int = 0, truncate: float = 0.1):
+        self.shape = (shards, steps, streams)
+        self.rng, self.truncate = np.random.default_rng(seed), truncate
+        self.frame = 0  # 0 is the blank
+        self.expected: dict[int, dict] = {}  # newest frame -> one step of a game
+        self.live = [[self._open() for _ in range(streams)] for _ in range(shards)]
+
+    def _new(self) -> int:
+        self.frame += 1
+        return self.frame
+
+    def _open(self) -> dict:
+        return {"frames": [0] * (STACK - 1) + [self._new()], "first": True, "over": False}
+
+    def restart(self) -> None:
+        """All games in flight are lost, as when a run resumes."""
+        for row in self.live:
+            for game in row:
+                if not game["first"] and not self.expected[game["last"]]["terminal"]:
+                    self.expected[game["last"]]["lost"] = True  # its successor was never seen
+        self.live = [[self._open() for _ in row] for row in self.live]
+
+    def rollout(self) -> types.Rollout:
+        shards, steps, streams = self.shape
+        names = ("observation", "action", "reward", "terminal", "truncated", "first", "valid")
+        out = {name: np.zeros(self.shape, np.float32 if name == "reward" else np.int32) for name in names}
+        for s in range(shards):
+            for n in range(streams):
+                for t in range(steps):
+                    for name, value in self._step(s, n).items():
+                        out[name][s, t, n] = value
+        flags = {name: out[name].astype(bool) for name in ("terminal", "truncated", "first", "valid")}
+        blank = np.zeros((shards, STACK - 1, streams), np.int32)
+        return types.Rollout(**(out | flags), context=blank, tail=blank[:, 0], extras=())
+
+    def _step(self, s: int, n: int) -> dict:
+        game = self.live[s][n]
+        newest, action, reward = game["frames"][-1], int(self.rng.integers(4)), float(self.rng.integers(-3, 4))
+        row = {"observation": newest, "action": action, "first": game["first"], "valid": not game["over"]}
+        if game["over"]:  # the reset step: its action is ignored
+            self.live[s][n] = self._open()
+            return row
+        life, over, cut = self.rng.random(3) < (0.1, 0.1, self.truncate)
+        following = self._new()
+        frames = [*game["frames"], following]
+        self.expected[newest] = {
+            "stack": frames[-STACK - 1 : -1],
+            "next": following,
+            "next_stack": frames[-STACK:],
+            "action": action,
+            "reward": reward,
+            "terminal": bool(life or over),
+            "truncated": bool(cut and not over),
+        }
+        self.live[s][n] = {"frames": frames, "first": False, "over": bool(over or cut), "last": newest}
+        return row | {"reward": reward, "terminal": life or over, "truncated": cut and not over}
+
+    def transition(self, newest: int, n_step: int) -> dict:
+        """What an n-step sample that starts at `newest` must be."""
+        total, discount, frame = 0.0, 1.0, newest
+        for _ in range(n_step):
+            step = self.expected[frame]
+            assert "lost" not in step, "a window reaches into a game that was lost"
+            total += discount * step["reward"]
+            discount *= DISCOUNT
+            frame = step["next"]
+            if step["terminal"] or step["truncated"] or self.expected.get(frame, {}).get("lost"):
+                discount = 0.0 if step["terminal"] else discount
+                break
+        start = self.expected[newest]
+        return {
+            "observation": start["stack"],
+            "action": start["action"],
+            "reward": total,
+            "discount": discount,
+            "next_observation": step["next_stack"],
+        }
+
+
+def spec(rollout: types.Rollout) -> types.Rollout:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), rollout)
+
+
+def draw(memory: replay.Replay, state: replay.ReplayState, seed: int, *, batch: int, updates: int = 0):
+    return _sample(memory, state, jax.random.key(seed), batch, updates)
+
+
+@functools.partial(jax.jit, static_argnames=("memory", "batch"))
+def _sample(memory, state, key, batch, updates):
+    return memory.sample(state, key, batch=batch, discount=DISCOUNT, updates=updates)
+
+
+def filled(memory: replay.Replay, games: Games, *, rollouts: int, restart_at: int | None = None):
+    first = games.rollout()
+    state = memory.init(spec(first))
+    add = jax.jit(memory.add)
+    state = add(state, first)
+    for index in range(1, rollouts):
+        if index == restart_at:
+            games.restart()
+        state = add(state, games.rollout())
+    return state
+
+
+def check(sample: replay.Sample, games: Games, n_step: int) -> set[int]:
+    """Every entry that counts is a true transition; returns the frames that were drawn."""
+    sample = jax.device_get(sample)
+    drawn = set()
+    for b in np.flatnonzero(sample.weight > 0):
+        newest = int(sample.observation[b, -1])
+        want = games.transition(newest, n_step)
+        if want["discount"] == 0:
+            del want["next_observation"]  # nothing is bootstrapped from it
+        for name, value in want.items():
+            np.testing.assert_allclose(getattr(sample, name)[b], value, rtol=1e-5, err_msg=f"{name} of frame {newest}")
+        drawn.add(newest)
+    return drawn
+
+
+@pytest.mark.parametrize("sampler", [replay.Uniform(), replay.Prioritized()], ids=["uniform", "prioritized"])
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("rollouts", [3, 5, 23], ids=["filling", "full", "wrapped"])
+@pytest.mark.parametrize("restart_at", [None, 2, 21])
+def test_every_sample_is_a_true_transition(sampler, n_step, rollouts, restart_at):
+    games = Games(shards=2, streams=3, steps=4)
+    memory = replay.Replay(capacity=2 * 3 * 20, shards=2, n_step=n_step, sampler=sampler)
+    state = filled(memory, games, rollouts=rollouts, restart_at=restart_at)
+    sample = draw(memory, state, 0, batch=2048)
+    drawn = check(sample, games, n_step)
+    assert float(np.mean(np.asarray(sample.weight) > 0)) > 0.98
+    assert drawn == eligible(state, games, n_step)
+
+
+def eligible(state: replay.ReplayState, games: Games, n_step: int) -> set[int]:
+    """The transitions that the ring holds whole: their stacks, and n rows after them."""
+    frames, rows = np.asarray(state.observation), state.valid.shape[1]
+    oldest, count = int(state.head - state.count) % rows, int(state.count)
+    ages = range(STACK - 1 if count == rows else 0, count - n_step)
+    order = [(oldest + age) % rows for age in ages]
+    held = frames[:, order].ravel().tolist()
+    return {frame for frame in held if frame in games.expected and "lost" not in games.expected[frame]}
+
+
+def test_uniform_is_uniform():
+    games = Games(shards=1, streams=2, steps=4)
+    memory = replay.Replay(capacity=64)
+    state = filled(memory, games, rollouts=20)
+    sample = draw(memory, state, 1, batch=20_000)
+    _, counts = np.unique(np.asarray(sample.index)[np.asarray(sample.weight)[None] > 0], return_counts=True)
+    expected = counts.sum() / len(counts)
+    assert np.all(np.abs(counts - expected) < 5 * np.sqrt(expected))
+
+
+def test_priorities_follow_their_formula():
+    """P(i) ∝ (|δ| + ε)^α mixed with uniform; w_i = (M·P(i))^-β over the largest in the batch."""
+    games = Games(shards=2, streams=2, steps=4)
+    sampler = replay.Prioritized(alpha=0.6, beta=0.4, anneal=100, uniform=0.1, floor=0.0)
+    memory = replay.Replay(capacity=2 * 64, shards=2, sampler=sampler)
+    state = filled(memory, games, rollouts=20)
+    update = jax.jit(memory.update)
+    for seed in range(40):  # give everything a priority of its own
+        sample = draw(memory, state, seed, batch=64)
+        errors = 0.1 + (sample.observation[:, -1] % 7).astype(jnp.float32)
+        state = update(state, sample, errors)
+    priority = np.asarray(state.sampler["priority"])
+    np.testing.assert_allclose(state.sampler["row_sum"], priority.sum(axis=-1), rtol=1e-6)
+    sample = draw(memory, state, 99, batch=100_000, updates=50)
+    beta = 0.4 + 0.6 * 0.5
+    weights = []
+    for shard in range(2):
+        p = priority[shard].ravel()
+        held = p > 0
+        probability = np.where(held, 0.9 * p / p.sum() + 0.1 / held.sum(), 0)
+        index = np.asarray(sample.index[shard])
+        share = np.bincount(index, minlength=p.size) / index.size
+        np.testing.assert_allclose(share, probability, atol=5 * np.sqrt(probability.max() / index.size))
+        assert not share[~held].any()
+        weights.append((held.sum() * probability[index]) ** -beta)
+    weights = np.concatenate(weights)
+    np.testing.assert_allclose(sample.weight, weights / weights.max(), rtol=1e-4)
+
+
+def test_new_transitions_get_the_largest_priority():
+    games = Games(shards=1, streams=2, steps=4, truncate=0.0)
+    memory = replay.Replay(capacity=64, sampler=replay.Prioritized(floor=0.0))
+    state = filled(memory, games, rollouts=3)
+    sample = draw(memory, state, 0, batch=8)
+    state = memory.update(state, sample, jnp.full(8, 9.0))
+    state = memory.add(state, games.rollout())
+    newest = np.asarray(state.sampler["priority"])[0, 11:15]  # the rows that have just got a successor
+    np.testing.assert_allclose(newest[np.asarray(state.valid)[0, 11:15]], 9.0**0.6, rtol=1e-6)
+
+
+def test_zero_priorities_are_never_learned_from():
+    """Whatever float32 sums do: one transition in a thousand has any priority, and only those count."""
+    sampler = replay.Prioritized(uniform=0.0)
+    state = sampler.init(4096, 8)
+    row = jnp.arange(4096)
+    held = jax.random.uniform(jax.random.key(0), (4096, 8)) < 1e-3
+    state = sampler.add(state, row, held)
+    state = state | {"priority": state["priority"] * 1e-3 + 0.0, "row_sum": state["row_sum"] * 1e-3}
+    window = (jnp.int32(0), jnp.int32(0), jnp.int32(4096))
+    index, weight = sampler.draw(state, jax.random.key(1), held, window, 50_000, jnp.int32(0))
+    drawn = np.asarray(held).ravel()[np.asarray(index)]
+    assert drawn.mean() > 0.999
+    assert not np.asarray(weight)[~drawn].any()
+
+
+def test_stores_any_tree_and_counts_its_bytes():
+    shape = (1, 4, 8)
+    frame = jax.ShapeDtypeStruct((*shape, 84, 84), jnp.uint8)
+    flags = {name: jax.ShapeDtypeStruct(shape, bool) for name in ("terminal", "truncated", "first", "valid")}
+    rollout = types.Rollout(
+        observation=frame,
+        action=jax.ShapeDtypeStruct(shape, jnp.int32),
+        reward=jax.ShapeDtypeStruct(shape, jnp.float32),
+        **flags,
+        context=jax.ShapeDtypeStruct((1, 3, 8, 84, 84), jnp.uint8),
+        tail=jax.ShapeDtypeStruct((1, 8, 84, 84), jnp.uint8),
+        extras=(),
+    )
+    memory = replay.Replay(capacity=1_000_000, sampler=replay.Prioritized())
+    state = jax.eval_shape(memory.init, rollout)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert size <= 7.2e9
+    assert state.valid.size == 1_000_000
+
+    floats = {"position": jax.ShapeDtypeStruct((*shape, 4), jnp.float32), "seen": frame}
+    both = jax.eval_shape(memory.init, dataclasses.replace(rollout, observation=floats))
+    assert both.observation["position"].shape == (1, 125_000, 8, 4)
+
+
+def test_refuses_what_cannot_work():
+    rollout = spec(Games(shards=2, streams=2, steps=4).rollout())
+    with pytest.raises(ValueError, match=r"replay\.shards=1: rollouts come in 2 shards"):
+        replay.Replay(capacity=100).init(rollout)
+    with pytest.raises(ValueError, match=r"replay\.capacity=20: too few"):
+        replay.Replay(capacity=20, shards=2).init(rollout)
+    with pytest.raises(ValueError, match="n_step=0"):
+        replay.Replay(capacity=20, n_step=0)
+    with pytest.raises(ValueError, match=r"alpha=1\.5"):
+        replay.Prioritized(alpha=1.5)
+
+
+@pytest.mark.slow
+def test_a_ring_beyond_two_to_the_31_elements_wraps():
+    """2.2e9 bytes of frames, written once around in place, and sampled on both sides of the seam."""
+    rows, streams, steps = 4 * 9_800, 8, 400
+    shape = (1, steps, streams)
+    flags = {name: jnp.zeros(shape, bool) for name in ("terminal", "truncated", "first")}
+    memory = replay.Replay(capacity=rows * streams)
+
+    def rollout(number):
+        observation = jnp.broadcast_to(jnp.uint8(number % 251), (*shape, 84, 84))
+        zeros = jnp.zeros((1, STACK - 1, streams, 84, 84), jnp.uint8)
+        return types.Rollout(
+            observation=observation,
+            action=jnp.full(shape, number, jnp.int32),
+            reward=jnp.zeros(shape),
+            **flags,
+            valid=jnp.ones(shape, bool),
+            context=zeros,
+            tail=zeros[:, 0],
+            extras=(),
+        )
+
+    state = jax.jit(memory.init, static_argnums=())(rollout(0))
+    assert state.observation.size > 2**31
+    add = jax.jit(lambda state, number: memory.add(state, rollout(number)), donate_argnums=0)
+    total = rows // steps + 10
+    for number in range(total):
+        state = add(state, number)
+    sample = memory.sample(state, jax.random.key(0), batch=512, discount=1.0)
+    np.testing.assert_array_equal(sample.observation[:, -1, 0, 0], sample.action % 251)
+    assert int(sample.action.min()) >= 10
+    assert int(sample.action.max()) == total - 1

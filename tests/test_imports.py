@@ -1,0 +1,144 @@
+"""The house's rules about imports (ARCHITECTURE: rooms and doors), held by reading the source."""
+
+import ast
+import importlib.metadata
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Room -> the rooms whose code it may import.
+DOORS = {
+    "core": {"core"},
+    "agents": {"core", "agents"},
+    "generative": {"core", "generative"},
+    "experiments": {"core", "agents", "generative", "experiments"},
+    "slurm": set(),
+}
+# Library -> the only place that may import it, as the beginning of a path.
+PRIVATE = {"hydra": "experiments/", "omegaconf": "experiments/", "wandb": "core/tracking.py"}
+NEVER = ("jax.experimental", "jax.pmap")
+# Declared and never imported by name: imageio finds them by itself.
+PLUGINS = {"imageio-ffmpeg", "pillow"}
+
+SOURCES = sorted(path.relative_to(ROOT) for room in DOORS for path in (ROOT / room).rglob("*.py"))
+MODULES = [path for path in SOURCES if path.parts[0] != "slurm"]  # scripts and templates are no modules
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_imports_keep_to_their_doors(path: pathlib.Path):
+    assert violations(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "path, source",
+    [
+        ("core/loop.py", "from agents import dqn"),
+        ("core/loop.py", "def late():\n    import experiments.build"),
+        ("agents/dqn.py", "from generative import vae"),
+        ("generative/vae.py", "import agents"),
+        ("slurm/template.py", "import core.mesh"),
+        ("agents/dqn.py", "import hydra.utils"),
+        ("core/checkpoint.py", "from omegaconf import OmegaConf"),
+        ("experiments/train.py", "import wandb"),
+        ("core/mesh.py", "from jax.experimental import shard_map"),
+        ("core/mesh.py", "from jax import experimental"),
+        ("core/mesh.py", "import jax\njax.experimental.enable_x64()"),
+        ("core/mesh.py", "import jax\nstep = jax.pmap(len)"),
+        ("core/mesh.py", "from . import types"),
+        ("core/utils.py", ""),
+    ],
+)
+def test_a_breach_is_seen(path: str, source: str):
+    assert violations(pathlib.Path(path), source)
+
+
+def test_dependencies_are_declared_and_used():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {_canonical(re.split(r"[\[<>=~! ]", line)[0]) for line in project["dependencies"]}
+    owners = importlib.metadata.packages_distributions()
+    imported = {name.split(".")[0] for path in MODULES for name in _imports((ROOT / path).read_text())}
+    foreign = imported - sys.stdlib_module_names - set(DOORS)
+    needed = {_canonical(owners[name][0]) if name in owners else name for name in foreign}
+    assert needed - declared == set(), "imported, but not among pyproject.toml's dependencies"
+    assert declared - needed - PLUGINS == set(), "among pyproject.toml's dependencies, but imported nowhere"
+
+
+def test_the_lock_names_every_dependency_and_no_address():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin)] == []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    missing = {_canonical(re.split(r"[\[<>=~! ]", line)[0]) for line in wanted} - {
+        _canonical(pin.split("==")[0]) for pin in pins
+    }
+    assert missing == set()
+
+
+_IMPORT_ALL = """
+import importlib, os, pathlib, sys
+root, modules = sys.argv[1], sys.argv[2:]
+opened = []
+def watch(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, bytes)):
+        opened.append(os.path.abspath(os.fsdecode(arguments[0])))
+sys.addaudithook(watch)
+for module in modules:
+    importlib.import_module(module)
+print([name for name in opened if name.startswith(root + os.sep) and ".venv" not in name
+       and not name.endswith(".py") and "__pycache__" not in name])
+"""
+
+
+def test_importing_starts_no_device_and_reads_no_file():
+    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
+    # A platform that does not exist: whatever asks JAX for a device, an array or a key raises.
+    environment = os.environ | {"JAX_PLATFORMS": "no_such_platform"}
+    command = [sys.executable, "-c", _IMPORT_ALL, str(ROOT), *modules]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+def violations(path: pathlib.Path, source: str) -> list[str]:
+    """What the file `path` (relative to the root) with the text `source` does against the rules, as sentences."""
+    room = path.parts[0]
+    found = [f"{path}: name a module for what it holds"] if path.name == "utils.py" else []
+    for name in _imports(source):
+        top = name.split(".")[0]
+        if top == "":
+            found.append(f"{path}: imports by a relative path")
+        if top in DOORS and top not in DOORS[room]:
+            found.append(f"{path}: {room} imports {name}")
+        if top in PRIVATE and not path.as_posix().startswith(PRIVATE[top]):
+            found.append(f"{path}: {name} is for {PRIVATE[top]} alone")
+    used = {*_imports(source), *_attributes(source)}
+    found += [f"{path}: {name}" for name in used if name.startswith(NEVER)]
+    return found
+
+
+def _imports(source: str) -> Iterator[str]:
+    """Every name that `source` imports anywhere: `from a import b` gives a.b; a relative import begins with a dot."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def _attributes(source: str) -> Iterator[str]:
+    """Every `name.attribute` that `source` uses."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
+
+
+def _canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
