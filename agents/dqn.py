@@ -14,14 +14,15 @@ import jax.numpy as jnp
 import optax
 
 from agents import td
-from core import network, optim, replay, types
+from core import network, optim, types
+from core import replay as memory
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DQNState(types.TrainState):
     target_params: types.Params
-    replay: replay.ReplayState
+    replay: memory.ReplayState
     updates: jax.Array  # [] int32, gradient steps so far
 
 
@@ -51,7 +52,7 @@ class SoftUpdate:
 
     def __call__(self, target: types.Params, params: types.Params, updates: jax.Array) -> types.Params:
         del updates
-        return optax.incremental_update(params, target, self.rate)
+        return jax.tree.map(lambda old, new: old + self.rate * (new - old), target, params)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class DQN:
 
     network: network.Network
     optimizer: optax.GradientTransformation
-    replay: replay.Replay
+    replay: memory.Replay
     target: Callable[..., types.Params]
     bootstrap: Callable[[jax.Array, jax.Array], jax.Array] = td.max_bootstrap
     loss: Callable[[jax.Array], jax.Array] = td.huber
@@ -102,7 +103,7 @@ class DQN:
         )
 
     def loss_and_errors(
-        self, params: types.Params, target_params: types.Params, sample: replay.Sample
+        self, params: types.Params, target_params: types.Params, sample: memory.Sample
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """([] weighted mean loss, (TD errors [B], values of the actions taken [B]))."""
         value = td.chosen(self.network.bind(params)(sample.observation), sample.action)

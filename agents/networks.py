@@ -75,8 +75,10 @@ class ResidualStage(nnx.Module):
 
     def __init__(self, inward: int, outward: int, *, rngs: nnx.Rngs):
         self.entry = _conv(inward, outward, (3, 3), rngs=rngs)
-        for name in ("block0_0", "block0_1", "block1_0", "block1_1"):
-            setattr(self, name, _conv(outward, outward, (3, 3), rngs=rngs))
+        self.block0_0 = _conv(outward, outward, (3, 3), rngs=rngs)
+        self.block0_1 = _conv(outward, outward, (3, 3), rngs=rngs)
+        self.block1_0 = _conv(outward, outward, (3, 3), rngs=rngs)
+        self.block1_1 = _conv(outward, outward, (3, 3), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.max_pool(self.entry(x), (3, 3), strides=(2, 2), padding="SAME")

@@ -318,12 +318,12 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def _cost(saved: Saved, keep: int, *, left_out: int) -> str:
-    line = f"checkpoint: {files.gigabytes(saved.bytes)} in {saved.seconds:.2f} s"
+    line = f"checkpoint: {files.readable(saved.bytes)} in {saved.seconds:.2f} s"
     if saved.replay_bytes:
-        line += f", of it {files.gigabytes(saved.replay_bytes)} replay (checkpoint.replay=false leaves it out)"
+        line += f", of it {files.readable(saved.replay_bytes)} replay (checkpoint.replay=false leaves it out)"
     elif left_out:
-        line += f", without the replay's {files.gigabytes(left_out)} (checkpoint.replay=true saves it)"
-    return f"{line}; {keep} are kept: {files.gigabytes(keep * saved.bytes)}"
+        line += f", without the replay's {files.readable(left_out)} (checkpoint.replay=true saves it)"
+    return f"{line}; {keep} are kept: {files.readable(keep * saved.bytes)}"
 
 
 @jax.jit

@@ -178,12 +178,12 @@ def check_space(folder: pathlib.Path, step: int, *, state: int, replay: int) -> 
     if state + replay > free:
         remedy = "free space there, or set checkpoint.replay=false" if replay else "free space there"
         raise CheckpointError(
-            f"the checkpoint of step {step} needs {gigabytes(state + replay)} (replay: {gigabytes(replay)}) and "
-            f"{folder} has {gigabytes(free)} free: {remedy}; earlier checkpoints are untouched"
+            f"the checkpoint of step {step} needs {readable(state + replay)} (replay: {readable(replay)}) and "
+            f"{folder} has {readable(free)} free: {remedy}; earlier checkpoints are untouched"
         )
 
 
-def gigabytes(size: int) -> str:
+def readable(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
 
 

@@ -226,8 +226,8 @@ class _Journal:
         """One row: the window's means, what the source saw, the speed. Raises `Diverged`."""
         if self._step == self._logged:
             return
+        self._refuse_divergence(state)
         window = jax.device_get(self._window)
-        self._refuse_divergence(state, window)
         elapsed = time.monotonic() - self._busy
         examples = (self._step - self._logged) * self._source.examples_per_step
         scalars = {
@@ -240,6 +240,7 @@ class _Journal:
         self._busy = time.monotonic()
 
     def report(self, report: types.Report, state: Any) -> None:
+        self._refuse_divergence(state)
         before = time.monotonic()
         self._write(report.scalars, report)
         metric = self._checkpoints.metric
@@ -249,7 +250,7 @@ class _Journal:
 
     def save(self, state: Any) -> Any:
         """Writes a checkpoint; returns the batch that had been begun, which the loop goes on with."""
-        self._refuse_divergence(state, [])
+        self._refuse_divergence(state)
         before = time.monotonic()
         held = self._source.next()
         self._checkpoints.save(
@@ -275,11 +276,11 @@ class _Journal:
     def _seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def _refuse_divergence(self, state: Any, window: list[types.Metrics]) -> None:
+    def _refuse_divergence(self, state: Any) -> None:
         step = int(state.diverged)
         if step < 0:
             return
-        names = {name for metrics in window for name in metrics if not np.all(np.isfinite(metrics[name]))}
+        names = {name for metrics in self._window for name in metrics if not np.all(np.isfinite(metrics[name]))}
         raise Diverged(
             f"step {step}: {', '.join(sorted(names)) or 'the loss or its gradient'} was not finite and nothing has "
             f"been learned since; the last good checkpoint is {self._checkpoints.latest() or 'none'}. "

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 from jax.sharding import AxisType, NamedSharding
@@ -81,7 +82,7 @@ def check_memory(abstract: Any, shardings: Any, *, hint: str) -> int:
 
 
 def _bytes_on_device(leaf: Any, sharding: NamedSharding) -> int:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return 16
     return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 

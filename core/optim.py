@@ -41,7 +41,7 @@ def apply(
 
     Returns (params, opt_state, healthy [] bool, gradient norm [] before clipping).
     """
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     healthy = healthy & jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, moved = transformation.update(gradient, opt_state, params)
     keep = lambda new, old: jnp.where(healthy, new, old)

@@ -176,7 +176,7 @@ class Replay:
         least = 2 * (steps + self.n_step + spec.context.shape[1] + 1)
         if rows < least:
             raise ValueError(
-                f"replay.capacity={self.capacity}: too few for {shards} x {streams} games in rollouts of {steps} steps; "
+                f"replay.capacity={self.capacity}: too few for {shards} x {streams} games and rollouts of {steps}; "
                 f"the least is {least * shards * streams}"
             )
         ring = lambda leaf: jnp.zeros((shards, rows, *leaf.shape[2:]), leaf.dtype)
@@ -206,9 +206,8 @@ class Replay:
         changed = jnp.arange(steps + self.n_step + state.stack - 1)
         row = (state.head - steps - self.n_step + changed) % rows
         eligible = state.valid[:, row] & (changed < steps)[None, :, None]
-        return dataclasses.replace(
-            state, sampler=jax.vmap(self.sampler.add, (0, None, 0))(state.sampler, row, eligible)
-        )
+        sampler = jax.vmap(self.sampler.add, (0, None, 0))(state.sampler, row, eligible)
+        return dataclasses.replace(state, sampler=sampler)
 
     def sample(
         self, state: ReplayState, key: jax.Array, *, batch: int, discount: float, updates: jax.Array | int = 0
@@ -227,9 +226,9 @@ class Replay:
             sampler, key, valid, window, batch // self.shards, jnp.asarray(updates)
         )
         index, weight = jax.vmap(draw)(state.sampler, keys, state.valid)
-        taken = jax.vmap(lambda ring, index: _gather(ring, index, self.n_step, discount), (_AXES(state), 0))(
-            state, index
-        )
+        axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, state)  # scalars are shared
+        gather = lambda ring, index: _gather(ring, index, self.n_step, discount)
+        taken = jax.vmap(gather, in_axes=(axes, 0))(state, index)
         merge = lambda leaf: leaf.reshape(batch, *leaf.shape[2:])
         weight = weight / jnp.maximum(weight.max(), 1e-30)
         return Sample(**jax.tree.map(merge, taken), weight=merge(weight), index=index)
@@ -246,16 +245,11 @@ class Replay:
 _FIELDS = ("action", "reward", "terminal", "truncated", "first", "valid")
 
 
-def _AXES(state: ReplayState) -> Any:
-    """The shard axis of every leaf, for `vmap`."""
-    return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, state)
-
-
 def _cut(state: ReplayState, starts: jax.Array) -> ReplayState:
     """Ends games that were left in flight (a resumed run): [S, N] `starts` marks streams that open a game.
 
-    The last row's successor was never stored, so unless nothing follows it anyway it becomes the true last frame of its game, not to be learned
-    from, and the row before it is truncated: the very form of an ordinary end.
+    The last row's successor was never stored. Unless nothing follows it anyway, it becomes the true last frame of
+    its game, not to be learned from, and the row before it is truncated: the very form of an ordinary end.
     """
     rows = state.valid.shape[1]
     last, before = (state.head - 1) % rows, (state.head - 2) % rows

@@ -7,7 +7,6 @@ gives one back, while a resumed run goes back to its checkpoint. So a row is mir
 with a second W&B run where a resume has to go back. A resumed run first sends what a SIGKILL kept from W&B.
 """
 
-import atexit
 import contextlib
 import dataclasses
 import json
@@ -29,6 +28,7 @@ from core import provenance, record, types
 Scalars = Mapping[str, Any]  # name -> anything that float() takes
 
 _BINS = 64  # of a histogram
+_PATIENCE = 1.0  # seconds that W&B's own process has for its end, once it is given up
 _WAITING = 256  # reports whose media and histograms may wait for a checkpoint; the oldest go first
 
 
@@ -72,7 +72,7 @@ class Wandb:
     notes: str | None = None
     live: bool = False  # mirror rows at once instead of with each checkpoint
     init_seconds: float = 10.0  # a server that does not answer for so long: the run is written offline
-    finish_seconds: float = 20.0  # how long the end of a run waits for W&B
+    finish_seconds: float = 20.0  # how long the end of a run waits for W&B, and a second to end it
 
     def __post_init__(self):
         if self.mode not in ("offline", "online"):
@@ -105,10 +105,10 @@ def open(
     origin = provenance.gather()
     with (folder / "provenance.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, **origin}) + "\n")
-    mirror = None
-    if isinstance(backend, Wandb):
-        mirror = _Mirror(backend, folder, unit, {**config, "provenance": origin}, resume_step=step, say=say)
-    return _Recorder(record.Record(folder, unit, say), mirror)
+    rows = record.Record(folder, unit, say)
+    if isinstance(backend, Nothing):
+        return _Recorder(rows, None)
+    return _Recorder(rows, _Mirror(backend, folder, unit, {**config, "provenance": origin}, resume_step=step, say=say))
 
 
 class Muted:
@@ -153,33 +153,28 @@ class _Mirror:
     """Copies the record to W&B, from a thread of its own. Its public methods return at once; `finish` waits."""
 
     def __init__(
-        self,
-        settings: Wandb,
-        folder: pathlib.Path,
-        unit: str,
-        config: Mapping[str, Any],
-        *,
-        resume_step: int,
-        say: record.Say,
+        self, settings: Wandb, folder: pathlib.Path, unit: str, config: Mapping, *, resume_step: int, say: record.Say
     ):
         self._settings, self._folder, self._unit, self._config = settings, folder, unit, config
-        self._resume_step, self._say = resume_step, say
+        self._path, self._resume_step, self._say = folder / "metrics.jsonl", resume_step, say
         self._limit = math.inf if settings.live else resume_step  # rows up to this step may be shown
         self._held = -1  # the last step that W&B has
         self._offset = 0  # bytes of the record that were read
         self._waiting: dict[int, dict[str, Any]] = {}  # media and histograms by step
-        self._dropped = 0
-        self._complaints: set[str] | None = set()
+        self._dropped, self._lock = 0, threading.Lock()
+        self._complaints: set[str] = set()
         self._ending: str | None = None
+        self._left = False  # given up: whatever the thread still meets is nobody's concern
         self._wake, self._done = threading.Event(), threading.Event()
         self._wake.set()
         threading.Thread(target=self._work, name="wandb-mirror", daemon=True).start()
 
-    def attach(self, step: int, extras: Mapping[str, Any]) -> None:
-        self._waiting.setdefault(step, {}).update(extras)
-        while len(self._waiting) > _WAITING:
-            self._waiting.pop(next(iter(self._waiting)), None)
-            self._dropped += 1
+    def attach(self, step: int, extras: Mapping) -> None:
+        with self._lock:
+            self._waiting.setdefault(step, {}).update(extras)
+            if len(self._waiting) > _WAITING:
+                self._waiting.pop(next(iter(self._waiting)))
+                self._dropped += 1
 
     def wake(self) -> None:
         if self._settings.live:
@@ -195,9 +190,9 @@ class _Mirror:
         self._ending = status
         self._wake.set()
         if not self._done.wait(self._settings.finish_seconds):
-            self._say(f"W&B: not done after {self._settings.finish_seconds:g} s, left behind; {self._complete()}")
-            self._complaints = None  # whatever it still says comes too late
-            atexit.register(_end_service)
+            self._say(f"W&B: not done after {self._settings.finish_seconds:g} s, left behind; {self._path} is complete")
+            self._left = True
+            _end_service()
         if self._dropped:
             self._say(f"W&B: media of {self._dropped} reports were not sent; they lie in {self._folder / 'media'}")
 
@@ -212,10 +207,10 @@ class _Mirror:
                     self._send(wandb, run, row)
                 if ending is not None:
                     run.summary["status"] = ending
-                    run.finish(exit_code=0 if ending in ("finished", "stopped") else 1)
-                    return
+                    return run.finish(exit_code=0 if ending in ("finished", "stopped") else 1)
         except Exception as error:
             self._complain("stopped mirroring", error)
+            _end_service()  # so that the next run of this process begins with a sound one
         finally:
             self._done.set()
 
@@ -254,6 +249,8 @@ class _Mirror:
 
     def _init(self, wandb: Any, identity: str, mode: str) -> Any:
         chosen = self._settings
+        if self._left:
+            raise TimeoutError("the run ended first")
         return wandb.init(
             mode=mode,
             id=identity,
@@ -282,8 +279,8 @@ class _Mirror:
             for log in sorted(self._folder.glob(f"wandb/*run-*-{identity}/*.wandb")):
                 command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
                 shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-                records = (json.loads(line) for line in shown.splitlines() if '"type":"history"' in line)
-                last = max([last, *(int(record["history"]["item"].get("_step", 0)) for record in records)])
+                sent = (json.loads(line) for line in shown.splitlines() if '"type":"history"' in line)
+                last = max([last, *(int(row["history"]["item"].get("_step", 0)) for row in sent)])
         except Exception as error:
             self._complain("an earlier attempt cannot be read; its rows are taken to be there", error)
             return self._resume_step
@@ -291,7 +288,7 @@ class _Mirror:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """The rows that are new and may be shown."""
-        for row, offset in record.read(self._folder / "metrics.jsonl", offset=self._offset):
+        for row, offset in record.read(self._path, offset=self._offset):
             if row["step"] > self._limit:
                 return
             self._offset = offset
@@ -301,7 +298,9 @@ class _Mirror:
     def _send(self, wandb: Any, run: Any, row: dict[str, Any]) -> None:
         step = row.pop("step")
         try:
-            extras = {name: _item(wandb, item) for name, item in self._waiting.pop(step, {}).items()}
+            with self._lock:
+                waiting = self._waiting.pop(step, {})
+            extras = {name: _item(wandb, item) for name, item in waiting.items()}
             run.log({name: value for name, value in row.items() if value is not None} | extras, step=step)
         except Exception as error:  # W&B's service process dies with a SIGTERM to the whole job, say
             self._complain("a row was not sent", error)
@@ -309,13 +308,10 @@ class _Mirror:
     def _complain(self, what: str, error: Exception) -> None:
         """Once for each kind."""
         kind = f"{what} {type(error).__name__}"
-        if self._complaints is not None and kind not in self._complaints:
+        if kind not in self._complaints and not self._left:
             self._complaints.add(kind)
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            self._say(f"W&B: {what}: {reason}; {self._complete()}")
-
-    def _complete(self) -> str:
-        return f"{self._folder / 'metrics.jsonl'} is complete"
+            self._say(f"W&B: {what}: {reason}; {self._path} is complete")
 
 
 def _identity(folder: pathlib.Path, *, fresh: bool = False) -> str:
@@ -339,10 +335,17 @@ def _item(wandb: Any, item: pathlib.Path | tuple[np.ndarray, np.ndarray]) -> Any
 
 
 def _end_service() -> None:
-    """Ends W&B's own process, which its exit hook would wait for, however long a server takes to answer."""
+    """Ends W&B's own process within a second; at exit W&B would wait for it, however long a server takes to answer."""
+    killer = threading.Timer(_PATIENCE, _kill_service)
+    killer.start()
+    with contextlib.suppress(Exception):  # nothing to end: not imported yet, or killed by someone else
+        sys.modules["wandb"].teardown()
+    killer.cancel()
+    _kill_service()  # one that was only starting
+
+
+def _kill_service() -> None:
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children():
             if child.name().startswith("wandb-core"):
                 child.kill()
-    with contextlib.suppress(Exception):  # the process that it would end is gone
-        sys.modules["wandb"].teardown()

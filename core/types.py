@@ -6,7 +6,7 @@ frames, A actions, H W C image, Z latent.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -16,9 +16,9 @@ Params = dict[str, Any]  # nested, string keys only, arrays at the leaves
 Metrics = dict[str, jax.Array]  # name -> [] float32, or an array where a histogram is meant
 Sizes = Mapping[str, Any]  # what a network must know of the data: {"observation": (4, 84, 84), "actions": 6}
 
-S = TypeVar("S", bound="TrainState")
-B = TypeVar("B")
-V = TypeVar("V")
+State = Any  # a TrainState, or a subclass with fields of its own
+Batch = Any  # a pytree with a leading axis over `data`
+View = Any  # a dict of pytrees, such as {"params": ...}
 
 
 @jax.tree_util.register_dataclass
@@ -34,43 +34,43 @@ class TrainState:
     diverged: jax.Array  # [] int32, the step whose loss or gradient was first not finite; -1 while healthy
 
 
-class Learner(Protocol[S, B, V]):
+class Learner(Protocol):
     """One pure function with its initial value. Implementations are frozen, hashable dataclasses."""
 
-    def warmup(self, spec: B) -> int:
+    def warmup(self, spec: Batch) -> int:
         """Learner steps that only take data in, before learning begins."""
         ...
 
-    def init(self, key: jax.Array, spec: B) -> S:
+    def init(self, key: jax.Array, spec: Batch) -> State:
         """The state at step 0; `spec` holds the (global) shapes and dtypes of a batch."""
         ...
 
-    def absorb(self, state: S, batch: B) -> S:
+    def absorb(self, state: State, batch: Batch) -> State:
         """Takes a batch in without learning; called instead of `step` during warm-up."""
         ...
 
-    def step(self, state: S, batch: B) -> tuple[S, Metrics]:
+    def step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         """The next state. Pure, jitted and donated by the loop."""
         ...
 
-    def view(self, state: S) -> V:
+    def view(self, state: State) -> View:
         """What acting, sampling and evaluating need, as a dict (`params`, an EMA)."""
         ...
 
 
-class Source(Protocol[B, V]):
+class Source(Protocol):
     """Host side, one a process: where batches come from."""
 
-    spec: Any  # a batch's global shapes and dtypes, as B of jax.ShapeDtypeStruct
+    spec: Batch  # of jax.ShapeDtypeStruct: the global shapes and dtypes
     sizes: Sizes
     unit: str  # "frames" or "images": what budgets, intervals and x-axes count
     examples_per_step: int  # global count of them in one batch
 
-    def start(self, view: V, step: int) -> None:
+    def start(self, view: View, step: int) -> None:
         """Begins batch number `step` and returns at once."""
         ...
 
-    def next(self) -> B:
+    def next(self) -> Batch:
         """Waits for the oldest batch that was started: this process's part, as NumPy arrays."""
         ...
 

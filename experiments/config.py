@@ -35,19 +35,18 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
     Exits with status 2 on a mistake in the command line or the config (a `build.ConfigError` from `task` is one).
     What `task` returns goes to Hydra's sweeper; to end the process with a status of its own it calls `sys.exit`.
     """
-    told_in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened, instead of printing and exiting by itself
-    try:
-        sys.argv[1:] = resuming.arguments(sys.argv[1:])
-        hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(_job(task))()
-    except (errors.CompactHydraException, build.ConfigError) as error:
-        if told_in_full:
-            raise
-        told = str(error)
-        if isinstance(error, errors.CompactHydraException):
-            told = mistakes.explain(error, resuming.overrides(sys.argv[1:]), conf=CONF, name=name)
-        sys.stderr.write(f"{told}\n")
-        sys.exit(EXIT_MISTAKE)
+    with _raising() as told_in_full:
+        try:
+            sys.argv[1:] = resuming.arguments(sys.argv[1:])
+            hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(_job(task))()
+        except (errors.CompactHydraException, build.ConfigError) as error:
+            if told_in_full:
+                raise
+            told = str(error)
+            if isinstance(error, errors.CompactHydraException):
+                told = mistakes.explain(error, resuming.overrides(sys.argv[1:]), conf=CONF, name=name)
+            sys.stderr.write(f"{told}\n")
+            sys.exit(EXIT_MISTAKE)
 
 
 def compose(*overrides: str, name: str = "train") -> Config:
@@ -95,6 +94,8 @@ def _job(task: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
     def job(config: DictConfig) -> Any:
         settings = hydra_config.HydraConfig.get()
         folder = Path(settings.runtime.output_dir)
+        if settings.mode is not types.RunMode.RUN:
+            print(f"job {settings.job.num}: {' '.join(settings.overrides.task)} in {folder}", flush=True)
         try:
             plain = resolved(config)
             if plain.get("resume"):
@@ -131,6 +132,19 @@ def _references(node: Any, key: str) -> dict[str, str]:
         return {key: found[1]}
     items = node.items() if isinstance(node, dict) else ()
     return {k: v for name, value in items for k, v in _references(value, f"{key}.{name}".lstrip(".")).items()}
+
+
+@contextlib.contextmanager
+def _raising() -> Iterator[bool]:
+    """Hydra raises what happened, instead of printing it and exiting by itself. Yields whether a person asked so."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield before == "1"
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 @contextlib.contextmanager

@@ -113,4 +113,3 @@ def _choices(config: DictConfig) -> dict[str, list[str]]:
             if slash and group != "hydra":
                 choices.setdefault(group, set()).add(choice)
     return {group: sorted(names) for group, names in sorted(choices.items())}
-

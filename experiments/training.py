@@ -12,10 +12,10 @@ SHOWN = ("eval/episode_return", "train/episode_return", "loss/td")  # beside the
 
 def task(settings: config.Config, folder: Path) -> None:
     """One run in `folder`; ends the process with a status of its own if it was stopped."""
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every step of every save
+    logging.getLogger().setLevel(logging.WARNING)  # Orbax would tell every step of every save
     with stopping.Stop() as stop:
-        train(settings, folder, stop=stop)
-    if stop.requested:
+        outcome = train(settings, folder, stop=stop)
+    if not outcome.finished:
         sys.exit(stop.exit_status)
 
 
@@ -60,6 +60,9 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
                 weights=None if run.init_from is None else _weights(Path(run.init_from)),
             )
             status = "finished" if outcome.finished else "stopped"
+        except loop.Diverged:
+            status = "diverged"
+            raise
         finally:
             bar.close()
             tracker.finish(status)

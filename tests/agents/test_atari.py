@@ -160,6 +160,23 @@ def test_the_frame_cap_counts_whole_steps_without_no_ops():
     assert make(max_frames=42)[0].protocol()["frame_cap"] == 42
 
 
+def test_fewer_lives_in_the_next_game_are_no_loss():
+    games, _ = make("breakout", max_frames=40)
+    play(games, 10)
+    games._lives = games._lives + 3  # as after games that give lives away
+    (step,) = play(games, 1)
+    assert games.lives[0] == 5 and not step.terminal[0]
+
+
+def test_the_step_after_a_cut_earns_nothing():
+    games, _ = make("ms_pacman", count=8, max_frames=400)
+    steps = play(games, 303, seed=1)
+    cut = np.stack([step.truncated for step in steps])
+    rewards = np.stack([step.reward for step in steps])
+    assert cut.sum() == 8 * 3 and (rewards > 0).mean() > 0.05, "such a step would often earn something"
+    assert not rewards[1:][cut[:-1]].any()
+
+
 def test_a_truncation_keeps_the_true_last_frame():
     capped, _ = make("breakout", count=3, max_frames=40)
     free, _ = make("breakout", count=3)

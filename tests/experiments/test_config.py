@@ -20,7 +20,7 @@ Jobs = list[tuple[config.Config, Path]]
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_default_is_natures_dqn():
     assert source["exploration"] == {"_target_": "core.optim.linear", "start": 1, "end": 0.1, "frames": 4_000_000}
     assert (source["sticky"], source["environments"]["life_terminal"], source["environments"]["noop_max"]) == (0, 1, 30)
     assert settings["evaluators"]["episodes"]["epsilon"] == 0.05
-    assert config.compose() == settings | {"name": "custom"}
+    assert config.compose("name=x") == config.compose("name=x", "experiment=dqn/nature")
 
 
 def test_presets_change_what_they_name():
@@ -199,6 +199,7 @@ def test_a_sweep_has_one_folder_a_job(start):
     jobs = start("-m", "experiment=dqn/pong", "seed=0,1")
     assert [(settings["seed"], folder.name) for settings, folder in jobs] == [(0, "0"), (1, "1")]
     assert jobs[0][1].parent == jobs[1][1].parent
+    assert jobs[0][1].relative_to(Path.cwd()).match("runs/dqn/pong/*/0")
 
 
 def test_a_folder_holds_one_run(start, refused):

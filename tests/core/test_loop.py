@@ -1,0 +1,282 @@
+"""The loop: what acts with which weights, what happens when, and that going on equals never having stopped."""
+
+import pathlib
+import signal
+import sys
+import types
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from core import checkpoint, loop, profiling, stopping
+from tests import runs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory):
+    """A dozen runs of one learner would compile it a dozen times."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def stopping_at(wanted: int) -> dict[str, Any]:
+    """Settings under which a signal comes while step `wanted` is being looked at."""
+    stop = stopping.Stop()
+
+    def watch(step: int, state: Any) -> None:
+        if step == wanted:
+            stop.signal = signal.SIGTERM
+
+    return {"stop": stop, "watch": watch}
+
+
+# Who acts with what
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_batch_is_begun_with_the_weights_that_the_lag_says(tmp_path: pathlib.Path, lag: int):
+    source = runs.Recording()
+    runs.run(tmp_path, learner=runs.Counting(), source=source, budget=60, lag=lag)
+    assert source.calls == [(k, max(k - lag, 0)) for k in range(7)]  # the last one waits in the checkpoint
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_batch_that_was_begun_is_kept_and_never_begun_again(tmp_path: pathlib.Path, lag: int):
+    begun = []
+    for budget in (30, 30, 60):  # the second has nothing to do
+        source = runs.Recording()
+        outcome = runs.run(
+            tmp_path, learner=runs.Counting(), source=source, budget=budget, lag=lag, checkpoint_every=20
+        )
+        assert (outcome.step, outcome.examples, outcome.finished) == (budget // 10, budget, True)
+        begun += source.calls
+    assert begun == [(k, max(k - lag, 0)) for k in range(7)]
+
+
+# Intervals and budgets
+
+
+def test_intervals_and_budgets_count_frames_whether_or_not_they_divide(tmp_path: pathlib.Path):
+    looked, rows = [], runs.Rows()
+    outcome = runs.run(
+        tmp_path,
+        learner=runs.Counting(),
+        source=runs.Recording(10),
+        budget=95,
+        log_every=25,
+        checkpoint_every=35,
+        every=45,
+        watch=lambda step, state: looked.append(step),
+        tracker=rows,
+    )
+    assert (outcome.step, outcome.examples, outcome.finished) == (10, 100, True)
+    assert rows.steps("loss/fit") == [3, 5, 8, 10]  # the first steps at or past 25, 50, 75 frames, and the last
+    assert looked == [5, 9, 10]
+    assert rows.committed == [4, 7, 10]
+    assert [int(path.name) for path in checkpoint.complete(tmp_path)] == [7, 10]
+    assert {examples / step for step, examples, _ in rows.rows} == {10.0}
+
+
+def test_an_interval_shorter_than_a_step_is_every_step(tmp_path: pathlib.Path):
+    rows = runs.Rows()
+    runs.run(tmp_path, learner=runs.Counting(), source=runs.Recording(10), budget=40, log_every=3, tracker=rows)
+    assert rows.steps("loss/fit") == [1, 2, 3, 4]
+
+
+def test_a_row_holds_the_means_of_its_window(tmp_path: pathlib.Path):
+    each, pairs = runs.Rows(), runs.Rows()
+    for name, rows, every in (("each", each, 10), ("pairs", pairs, 20)):
+        runs.run(
+            tmp_path / name,
+            learner=runs.Counting(),
+            source=runs.Recording(10),
+            budget=40,
+            log_every=every,
+            tracker=rows,
+        )
+    losses = np.array([scalars["loss/fit"] for *_, scalars in each.rows])
+    np.testing.assert_allclose([s["loss/fit"] for *_, s in pairs.rows], losses.reshape(2, 2).mean(axis=1), rtol=1e-6)
+    assert all(scalars["time/frames_per_second"] > 0 for *_, scalars in pairs.rows)
+
+
+def test_the_best_checkpoint_stays_beside_the_latest(tmp_path: pathlib.Path):
+    scores = {3: 1.0, 6: 3.0, 9: 2.0, 10: 2.5}
+    runs.run(
+        tmp_path,
+        learner=runs.Counting(),
+        source=runs.Recording(),
+        budget=100,
+        every=30,
+        watch=lambda step, state: {"eval/score": scores[step]},
+        metric="eval/score",
+    )
+    best = checkpoint.load(tmp_path, {"step": jax.ShapeDtypeStruct((), np.int32)}, which="best")
+    assert (int(best.tree["step"]), best.extra) == (6, {"metric": "eval/score", "value": 3.0})
+    assert checkpoint.Checkpoints(tmp_path).latest() == tmp_path / f"{10:012d}"
+
+
+@pytest.mark.parametrize("name", ["budget", "log_every", "checkpoint_every"])
+def test_a_schedule_that_never_comes_is_refused(name: str):
+    settings = {"budget": 1, "log_every": 1, "checkpoint_every": 1}
+    with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
+        loop.Schedule(**(settings | {name: 0}))
+    with pytest.raises(ValueError, match="lag=2: must be 0 .* or 1"):
+        loop.Schedule(**settings, lag=2)
+
+
+# Going on
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_stopping_and_going_on_equals_never_having_stopped(tmp_path: pathlib.Path, lag: int):
+    """Environments, acting, prioritised replay that wraps, 3-step returns, targets, Adam: every leaf, every bit."""
+    steps, rows = runs.WARMUP + 8, runs.Rows()
+    whole = runs.play(tmp_path / "whole", steps=steps, lag=lag, tracker=rows)
+    assert int(whole.state.updates) == 16
+
+    parts, broken = tmp_path / "parts", runs.Rows()
+    go_on = lambda **settings: runs.play(parts, lag=lag, tracker=broken, **settings)
+    for wanted in (runs.WARMUP - 1, runs.WARMUP + 2):  # while it only takes data in; while it learns
+        outcome = go_on(steps=steps, **stopping_at(wanted))
+        assert (outcome.step, outcome.finished) == (wanted, False)
+    assert go_on(steps=steps - 2).finished  # a budget that is spent, then extended
+    runs.assert_same(go_on(steps=steps).state, whole.state)
+
+    told = lambda rows: [(step, {k: v for k, v in s.items() if not k.startswith("time/")}) for step, _, s in rows.rows]
+    merged: dict[int, dict[str, float]] = {}
+    for step, scalars in told(broken):
+        merged.setdefault(step, {}).update(scalars)
+    assert merged == dict(told(rows))
+
+
+def test_a_checkpoint_on_the_way_changes_nothing(tmp_path: pathlib.Path):
+    one = runs.play(tmp_path / "one", steps=8, lag=1)
+    many = runs.play(tmp_path / "many", steps=8, lag=1, checkpoint_every=1)
+    runs.assert_same(one.state, many.state)
+
+
+def test_the_learner_alone_goes_on_bit_for_bit(tmp_path: pathlib.Path):
+    """The same rollouts: restored into another process's shapes, the learner makes the same updates."""
+    source = runs.actor()
+    learner = runs.dqn_learner(source.sizes)
+    source.attach(learner)
+    state = jax.jit(lambda key: learner.init(key, source.spec))(jax.random.key(0))
+    view, rollouts = learner.view(state), []
+    for index in range(runs.WARMUP + 8):
+        source.start(view, index)
+        rollouts.append(source.next())
+    source.close()
+    step, absorb = jax.jit(learner.step), jax.jit(learner.absorb)
+    for rollout in rollouts[: runs.WARMUP]:
+        state = absorb(state, rollout)
+    middle = runs.WARMUP + 4
+    for rollout in rollouts[runs.WARMUP : middle]:
+        state, _ = step(state, rollout)
+    checkpoint.Checkpoints(tmp_path, log=lambda line: None).save(middle, state, None, extra={})
+    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    restored = checkpoint.Checkpoints(tmp_path).restore(jax.tree.map(place, state))
+    assert restored is not None
+    again = restored.state
+    for rollout in rollouts[middle:]:
+        state, _ = step(state, rollout)
+        again, _ = step(again, rollout)
+    assert int(again.updates) == 16
+    runs.assert_same(again, state)
+
+
+def test_a_replay_that_was_not_saved_is_filled_again_before_learning_goes_on(tmp_path: pathlib.Path):
+    rows, updates, filled = runs.Rows(), {}, {}
+
+    def watch(step: int, state: Any) -> None:
+        updates[step], filled[step] = int(state.updates), int(state.replay.count)
+
+    first = runs.WARMUP + 5
+    runs.play(tmp_path, steps=first, replay=False, watch=watch)
+    assert updates[first] == 10
+    outcome = runs.play(tmp_path, steps=first + runs.WARMUP + 2, replay=False, watch=watch, tracker=rows)
+    assert [updates[first + k] for k in range(runs.WARMUP + 3)] == [10] * (runs.WARMUP + 1) + [12, 14]
+    assert [filled[first + k] for k in (1, 2, 3)] == [4, 8, 12]  # rows of the ring
+    assert outcome.examples == 16 * (first + runs.WARMUP + 2)  # what refills is counted
+    # Batch k explores as at frame 16·k of a run that never stopped: row k + 1 tells of batch k.
+    explored = {step: scalars["train/epsilon"] for step, _, scalars in rows.rows if "train/epsilon" in scalars}
+    assert explored[first + 2] == pytest.approx(1 - 16 * (first + 1) / 400)
+
+
+def test_the_ring_stays_where_it_is(tmp_path: pathlib.Path):
+    """Donated and never copied: not by a view, a checkpoint, an evaluation, nor after a resume."""
+    for steps in (runs.WARMUP + 4, runs.WARMUP + 8):
+        seen = set()
+        runs.play(
+            tmp_path,
+            steps=steps,
+            lag=1,
+            checkpoint_every=32,
+            watch=lambda step, state, seen=seen: seen.add(state.replay.observation.unsafe_buffer_pointer()),
+        )
+        assert len(seen) == 1
+
+
+# What is not finite
+
+
+@pytest.mark.parametrize("every", [10, 30, 1000], ids=["logs", "an evaluation is first", "the checkpoint is first"])
+def test_a_loss_that_is_not_finite_ends_the_run_within_one_log_interval(tmp_path: pathlib.Path, every: int):
+    params, rows, source = {}, runs.Rows(), runs.Recording(bad=12)
+
+    def watch(step: int, state: Any) -> None:
+        params[step] = jax.device_get((state.params, state.opt_state))
+
+    with pytest.raises(loop.Diverged) as caught:
+        runs.run(
+            tmp_path,
+            learner=runs.Counting(),
+            source=source,
+            budget=1000,
+            log_every=50 if every == 10 else 1000,
+            checkpoint_every=1000 if every == 30 else 70,
+            every=every,
+            watch=watch,
+            tracker=rows,
+            metric="eval/none",
+        )
+    kept = "none" if every == 30 else str(tmp_path / f"{7:012d}")
+    assert str(caught.value).startswith(f"step 12: grad/norm, loss/fit was not finite and nothing has been learned")
+    assert f"the last good checkpoint is {kept}." in str(caught.value)
+    assert source.calls[-1][0] <= 15
+    assert all(path.name <= f"{12:012d}" for path in checkpoint.complete(tmp_path))
+    assert all(np.isfinite(value) for *_, scalars in rows.rows for value in scalars.values())
+    after = [step for step in params if step > 12]
+    assert after or every != 10
+    for step in after:
+        runs.assert_same(params[step], params[12])
+
+
+# Looking at it
+
+
+def test_a_profile_is_a_trace_and_the_memory(tmp_path: pathlib.Path):
+    profiler = profiling.Profiler(folder=tmp_path / "profile", skip=2, steps=2)
+    runs.run(
+        tmp_path / "run", learner=runs.Counting(), source=runs.Recording(), budget=100, profiler=profiler
+    )
+    profiler.close()
+    assert [*(tmp_path / "profile").rglob("*.xplane.pb")]
+    assert (tmp_path / "profile" / "memory.prof").stat().st_size > 0
+
+
+def test_a_profile_that_the_end_cuts_short_is_written(tmp_path: pathlib.Path):
+    profiler = profiling.Profiler(folder=tmp_path / "profile", skip=2, steps=20)
+    runs.run(tmp_path / "run", learner=runs.Counting(), source=runs.Recording(), budget=50, profiler=profiler)
+    profiler.close()
+    assert [*(tmp_path / "profile").rglob("*.xplane.pb")]
