@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 Rules = tuple[tuple[str, tuple[str | None, ...]], ...]
 
+AXES = ("data", "model")
 REPLAY_OVER_DATA: Rules = ((r"^replay/", ("data",)),)
 
 
@@ -29,6 +30,19 @@ class Placement:
     model: int = 1
     rules: Rules = REPLAY_OVER_DATA
 
+    def __post_init__(self):
+        for name in ("data", "model"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        for pattern, axes in self.rules:
+            if unknown := [axis for axis in axes if axis not in (*AXES, None)]:
+                raise ValueError(f"rules: axis {unknown[0]!r} of {pattern} is none of {', '.join(AXES)}")
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"rules: {pattern} is no regular expression: {error}") from error
+
     def mesh(self) -> jax.sharding.Mesh:
         """Raises: ValueError where the devices at hand do not fill the mesh."""
         devices = jax.devices()
@@ -36,7 +50,7 @@ class Placement:
         if data * self.model > len(devices) or data < 1:
             raise ValueError(f"mesh: data={data} x model={self.model} needs more than the {len(devices)} devices here")
         return jax.make_mesh(
-            (data, self.model), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices[: data * self.model]
+            (data, self.model), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * self.model]
         )
 
     def shardings(self, abstract: Any, mesh: jax.sharding.Mesh) -> Any:

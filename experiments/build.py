@@ -4,6 +4,7 @@ A node is plain data (dicts, lists, text, numbers), as `config.resolved` makes i
 - `_target_: package.name` is called with the node's other keys as keyword arguments;
 - `_partial_: true` makes a `functools.partial` of it, or the target itself where no argument is given;
 - `_local_: [game]` names keys that people and interpolations use and the target does not get;
+- `_off_: true` empties a mapping, whatever else was merged into it;
 - text given where a function is wanted names it: `bootstrap: agents.td.double_bootstrap`;
 - a plain mapping where a dataclass is wanted becomes that dataclass;
 - lists become tuples, so that frozen dataclasses stay hashable.
@@ -28,6 +29,7 @@ from typing import Any, Literal
 import pydantic
 
 from core import mesh as meshes
+from core import types
 
 _ANY = (Any, inspect.Parameter.empty)
 
@@ -69,7 +71,7 @@ class Run:
     optimizer: Any = None  # likewise
     source: Any
     learner: Any
-    evaluators: Mapping[str, Any]
+    evaluators: Mapping[str, types.Evaluator]
     mesh: meshes.Placement
     tracker: Any
 
@@ -127,7 +129,10 @@ def plan(value: Any, key: str = "", annotation: Any = Any) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value or _dataclass_in(annotation):
             return _plan_call(value, key, annotation)
-        _require(annotation, value, key)
+        if value.get("_off_", False):
+            return {}
+        if _is_protocol(annotation) or (_is_class(annotation) and not issubclass(dict, annotation)):
+            raise ConfigError(key, f": _target_ is missing, so this makes no {annotation.__name__}")
         inner = (typing.get_args(annotation) or (Any, Any))[-1] if _is_mapping(annotation) else Any
         return {name: plan(item, _join(key, name), inner) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -143,7 +148,7 @@ def _plan_call(node: Mapping[str, Any], key: str, annotation: Any) -> Call:
     name = node.get("_target_")
     target = _dataclass_in(annotation) if name is None else _lookup(name, _join(key, "_target_"))
     partial, local = _require(bool, node.get("_partial_", False), _join(key, "_partial_")), node.get("_local_", ())
-    wanted = annotation if inspect.isclass(annotation) and annotation not in _ANY else object
+    wanted = annotation if _is_class(annotation) else object
     if inspect.isclass(target) and not partial and not _is_protocol(wanted) and not issubclass(target, wanted):
         raise ConfigError(_join(key, "_target_"), f"={name}: {wanted.__module__}.{wanted.__qualname__} is wanted here")
     given = [name for name in node if name not in ("_target_", "_partial_", "_local_", *local)]
@@ -238,6 +243,10 @@ def _dataclass_in(annotation: Any) -> Any:
 
 def _is_union(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (typing.Union, python_types.UnionType)
+
+
+def _is_class(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and annotation not in _ANY
 
 
 def _is_protocol(annotation: Any) -> bool:

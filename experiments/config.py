@@ -68,7 +68,7 @@ def resolved(config: DictConfig) -> Config:
 
 
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
-    """Writes `config.yaml`, atomically, with the command above it and the games' `protocol` below.
+    """Writes `config.yaml`, atomically, with the commands so far above it and the games' `protocol` below.
 
     Raises:
       build.ConfigError: the folder holds a run already, and `config` does not resume it.
@@ -80,7 +80,7 @@ def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any]
     content = {**config, "resume": None} | ({"protocol": dict(protocol)} if protocol else {})
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(_command() + OmegaConf.to_yaml(OmegaConf.create(content)))
+    part.write_text(_commands(path) + OmegaConf.to_yaml(OmegaConf.create(content)))
     part.replace(path)
 
 
@@ -159,8 +159,11 @@ def _current(config: DictConfig) -> Iterator[None]:
         instance.cfg = before
 
 
-def _command() -> str:
+def _commands(path: Path) -> str:
+    """The comments that open the file, and one more: the command that runs now."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    before = "".join(line for line in lines if line.startswith("# "))
     if not hydra_config.HydraConfig.initialized():
-        return ""
+        return before
     settings = hydra_config.HydraConfig.get()
-    return f"# python -m experiments.{settings.job.name} {' '.join(settings.overrides.task)}\n"
+    return f"{before}# python -m experiments.{settings.job.name} {' '.join(settings.overrides.task)}\n"

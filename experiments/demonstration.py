@@ -13,7 +13,7 @@ from core import platform, record
 from experiments import config, evaluating, runs, training
 
 EPISODES = 20
-EPSILON = 0.05  # Nature's for evaluations: little enough to leave the play the agent's own
+ENVS = 20  # games at a time
 SEED = 1_000  # of the games played at the end
 CONVINCING = 3.0  # standard errors
 SLOW = 300.0  # seconds that the demo should not take
@@ -25,7 +25,7 @@ def task(settings: config.Config, folder: Path) -> None:
     print(_opening(settings), flush=True)
     training.task(settings, folder)
     run = runs.load(folder)
-    judge = evaluating.judging(run, episodes=EPISODES, epsilon=EPSILON)
+    judge = evaluating.judging(run, episodes=EPISODES, envs=ENVS)
     print(f"Playing {EPISODES} games with the trained agent, and the same games at random ...", flush=True)
     scores = evaluating.play(run, judge, seed=SEED, random=True)
     evaluating.save(run, f"python -m experiments.demo seed={settings['seed']}", scores)

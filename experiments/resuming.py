@@ -19,30 +19,32 @@ _NAMED = "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh and
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
-    """The arguments that are no options (`-m`, `--help`)."""
-    return list(get_args_parser().parse_args(list(arguments)).overrides)
+    """The arguments that are no options (`-m`, `--help`), wherever they stand."""
+    return list(get_args_parser().parse_intermixed_args(list(arguments)).overrides)
 
 
 def arguments(typed: Sequence[str]) -> list[str]:
-    """The command line for Hydra. Without `resume=` it stays as typed; with it the run's own folder is used.
+    """The command line for Hydra, which wants options first; with `resume=` the run's own folder is used.
 
     Raises:
       build.ConfigError: the folder holds no run, or a setting is given that a resumed run keeps.
     """
-    if not any(argument.startswith("resume=") for argument in typed):
-        return list(typed)
-    parsed = _parse(overrides(typed))
+    lines = overrides(typed)
+    options = [argument for argument in typed if argument not in lines]
+    if not any(line.startswith("resume=") for line in lines):
+        return options + lines
+    parsed = _parse(lines)
     folders = next(o for o in parsed if o.key_or_group == "resume")
     for folder in folders.sweep_string_iterator() if folders.is_sweep_override() else [folders.value()]:
-        if folder is not None:
-            load(str(folder))
+        if folder is None:
+            return options + lines
+        load(str(folder))
     for override in parsed:
         if override is not folders and (override.is_delete() or not _MAY_CHANGE.fullmatch(override.key_or_group)):
             remedy = f"a resumed run takes {_NAMED}; init_from={folders.get_value_element_as_str()} starts a new run"
             raise build.ConfigError(override.key_or_group, f": stays as the run began with it; {remedy}")
-    lines = {str(o.input_line): _forced(o) for o in parsed if o is not folders}
     here = ["hydra.run.dir=${resume}", "hydra.sweep.dir=.", "hydra.sweep.subdir=${resume}"]
-    return [lines.get(argument, argument) for argument in typed] + here
+    return [*options, str(folders.input_line), *(_forced(o) for o in parsed if o is not folders), *here]
 
 
 def merged(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ DOORS = {
 # Library -> the only place that may import it, as the beginning of a path.
 PRIVATE = {"hydra": "experiments/", "omegaconf": "experiments/", "wandb": "core/tracking.py"}
 NEVER = ("jax.experimental", "jax.pmap")
-# Declared and never imported by name: imageio finds them by itself.
+# Declared and imported under another name.
 PLUGINS = {"imageio-ffmpeg", "pillow"}
 
 SOURCES = sorted(path.relative_to(ROOT) for room in DOORS for path in (ROOT / room).rglob("*.py"))

@@ -98,6 +98,10 @@ def test_local_names_are_for_people_alone():
     assert build.objects(node(_local_=["game"], game="pong")) == Toy(target=Target(period=2))
 
 
+def test_what_is_off_is_empty_whatever_was_merged_into_it():
+    assert build.objects({"_off_": True, "episodes": {"every": 3}}) == {}
+
+
 def test_sizes_go_to_whoever_asks():
     assert build.objects(node(), sizes={"actions": 6}).sizes == {"actions": 6}
     assert build.objects(node(sizes={"actions": 2}), sizes={"actions": 6}).sizes == {"actions": 2}
@@ -186,6 +190,7 @@ def test_a_run_has_typed_settings_and_the_sources_sizes():
         ({"budget": 0}, "budget=0: must be at least 1"),
         ({"lag": 2}, "lag=2: should be 0 or 1"),
         ({"checkpoint": {"every": 0}}, "checkpoint.every=0: must be at least 1"),
+        ({"evaluators": {"a": {"every": 3}}}, "evaluators.a: _target_ is missing, so this makes no Evaluator"),
         ({"bugdet": 3}, "bugdet: no such key; did you mean budget?"),
     ],
 )

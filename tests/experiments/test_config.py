@@ -66,6 +66,7 @@ def test_every_experiment_names_real_settings_of_the_right_types(experiment: str
     settings = config.compose(f"experiment={experiment}")
     build_only(settings, Path())
     build_only(config.compose(f"experiment={experiment}", "+debug=tiny"), Path())
+    build_only(config.compose(f"experiment={experiment}", "+debug=tiny", "evaluators=none"), Path())
     assert settings["name"] == experiment
 
 
@@ -196,7 +197,7 @@ def test_a_run_has_a_folder_with_its_resolved_config(start):
 
 
 def test_a_sweep_has_one_folder_a_job(start):
-    jobs = start("-m", "experiment=dqn/pong", "seed=0,1")
+    jobs = start("experiment=dqn/pong", "-m", "seed=0,1")
     assert [(settings["seed"], folder.name) for settings, folder in jobs] == [(0, "0"), (1, "1")]
     assert jobs[0][1].parent == jobs[1][1].parent
     assert jobs[0][1].relative_to(Path.cwd()).match("runs/dqn/pong/*/0")
@@ -218,6 +219,9 @@ def test_a_resumed_run_keeps_its_config_but_for_what_may_change(start):
     unchanged = ("seed", "name", "learner", "source", "checkpoint")
     assert [settings[key] for key in unchanged] == [before[key] for key in unchanged]
     assert config.load("first")["budget"] == 5e6
+    first, then, *_ = (folder / "config.yaml").read_text().splitlines()
+    assert first.endswith("train experiment=dqn/pong seed=3 learner.batch=64")
+    assert "train resume=first ++evaluators" in then or "train resume=first budget=5e6" in then
 
 
 def test_a_resumed_run_refuses_other_settings_by_name(start, refused):

@@ -84,8 +84,9 @@ def test_a_mistake_is_told(evaluate, cartpole: Path, capsys, typed: str, told: s
 
 
 def test_a_run_must_be_named(evaluate, capsys, tmp_path: Path):
+    (tmp_path / "mine").touch()
     for typed, told in (((), "run: missing"), (("run=nowhere/at_all",), "nowhere/at_all: no run here")):
         with pytest.raises(SystemExit):
             evaluate(*typed)
         assert told in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]

@@ -1,0 +1,82 @@
+"""Schedules, optimisers from config, and the guard around every update."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from core import optim
+from tests import runs
+
+
+def test_linear_goes_from_start_to_end_and_stays():
+    schedule = optim.linear(start=1.0, end=0.1, frames=1000)
+    assert [schedule(now) for now in (-5, 0, 500, 1000, 10**9)] == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
+    with pytest.raises(ValueError, match="frames=0: a schedule lasts at least 1 frame"):
+        optim.linear(start=1.0, end=0.1, frames=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate=0.0: must be greater than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: must be greater than 0"),
+        ({"learning_rate": 1.0, "clip_norm": 0.0}, "clip_norm=0.0: must be greater than 0, or null"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        optim.optimizer(rule=optax.sgd, **settings)
+
+
+@pytest.mark.parametrize(("clip_norm", "scale"), [(None, 1.0), (10.0, 1.0), (1.0, 0.2)])
+def test_the_whole_gradient_is_clipped_before_the_rule_sees_it(clip_norm: float | None, scale: float):
+    rule = optim.optimizer(rule=optax.sgd, learning_rate=0.5, clip_norm=clip_norm)
+    gradient = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}  # norm 5
+    update, _ = rule.update(gradient, rule.init(gradient))
+    np.testing.assert_allclose([update["a"][0], update["b"][0]], [-1.5 * scale, -2.0 * scale], rtol=1e-6)
+
+
+RULES = {
+    "adam": optim.optimizer(rule=optax.adam, learning_rate=0.1, clip_norm=1.0),
+    "rmsprop": optim.optimizer(rule=functools.partial(optax.rmsprop, centered=True, momentum=0.9), learning_rate=0.1),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize(("loss", "part"), [(np.nan, 1.0), (np.inf, 1.0), (0.0, np.nan), (0.0, -np.inf)])
+def test_from_the_first_bad_update_on_nothing_moves(rule: optax.GradientTransformation, loss: float, part: float):
+    @jax.jit
+    def update(loss, gradient, params, opt_state, healthy):
+        return optim.apply(rule, loss=loss, gradient=gradient, params=params, opt_state=opt_state, healthy=healthy)
+
+    params = {"a": jnp.array([1.0, 2.0]), "b": jnp.array(3.0, jnp.bfloat16)}
+    ones = jax.tree.map(jnp.ones_like, params)
+    before = params, rule.init(params), jnp.array(True)
+    good = update(jnp.float32(0.5), ones, *before)
+    assert bool(good[2]) and float(good[3]) == pytest.approx(3**0.5)
+    assert good[0]["b"].dtype == jnp.bfloat16 and float(good[0]["a"][0]) < 1.0
+    bad = update(jnp.float32(loss), ones | {"a": jnp.array([1.0, part])}, *good[:3])
+    after = update(jnp.float32(0.5), ones, *bad[:3])
+    for kept in (bad, after):
+        assert not bool(kept[2])
+        runs.assert_same(kept[:2], good[:2])
+    assert np.isfinite(after[3])  # the norm is told as it is
+
+
+def test_an_update_is_the_rules_own():
+    rule = RULES["adam"]
+    params, gradient = {"a": jnp.array([1.0, -2.0])}, {"a": jnp.array([0.3, 0.4])}
+    moved, _, healthy, _ = optim.apply(
+        rule,
+        loss=jnp.float32(0),
+        gradient=gradient,
+        params=params,
+        opt_state=rule.init(params),
+        healthy=jnp.array(True),
+    )
+    assert bool(healthy)
+    np.testing.assert_allclose(moved["a"], [0.9, -2.1], rtol=1e-5)  # Adam's first step is the learning rate

@@ -1,0 +1,39 @@
+"""Signals ask, the loop decides."""
+
+import os
+import signal
+
+import pytest
+
+from core import stopping
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)], ids=str
+)
+def test_a_signal_asks_to_stop_and_names_the_exit_status(number: signal.Signals, status: int):
+    with stopping.Stop() as stop:
+        assert (stop.requested, stop.exit_status) == (False, 0)
+        os.kill(os.getpid(), number)
+        assert (stop.requested, stop.signal, stop.exit_status) == (True, number, status)
+
+
+def test_a_second_interrupt_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), stopping.Stop():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_other_signals_may_come_twice():
+    with stopping.Stop() as stop:
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            os.kill(os.getpid(), number)
+    assert stop.exit_status == 130  # the last one
+
+
+def test_what_signals_did_before_they_do_again():
+    before = [signal.getsignal(number) for number in stopping.EXIT_STATUS]
+    with pytest.raises(ZeroDivisionError), stopping.Stop():
+        assert signal.getsignal(signal.SIGTERM) not in before
+        raise ZeroDivisionError
+    assert [signal.getsignal(number) for number in stopping.EXIT_STATUS] == before

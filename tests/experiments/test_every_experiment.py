@@ -1,0 +1,53 @@
+"""Every experiment file, shrunk: two updates, an evaluation, a checkpoint, and on from there."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from core import checkpoint, stopping
+from experiments import config, training
+
+EXPERIMENTS = sorted(
+    file.relative_to(config.CONF / "experiment").with_suffix("").as_posix()
+    for file in (config.CONF / "experiment").rglob("*.yaml")
+)
+
+
+def frames_per_step(settings: config.Config) -> int:
+    source = settings["source"]
+    return source["envs"] * source["steps"] * source["environments"].get("frame_skip", 1)
+
+
+def steps_to_learn(settings: config.Config, updates: int) -> int:
+    """Learner steps: those that only take data in, and enough for so many updates."""
+    source, learner = settings["source"], settings["learner"]
+    taken = source["envs"] * source["steps"]
+    return math.ceil(learner["learning_starts"] / taken) + math.ceil(updates * learner["update_every"] / taken)
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_it_learns_is_judged_is_saved_and_goes_on(experiment: str, tmp_path: Path):
+    settings = config.compose(f"experiment={experiment}", "+debug=tiny", "tracker=none")
+    size = frames_per_step(settings)
+    steps = steps_to_learn(settings, updates=2)
+    outcomes = []
+    for budget, resume in ((size * steps, None), (size * (steps + 1), str(tmp_path))):
+        run = settings | {"budget": budget, "resume": resume, "log_every": size}
+        outcomes.append(training.train(run, tmp_path, stop=stopping.Stop()))
+        assert outcomes[-1].finished and outcomes[-1].examples == budget
+        assert np.isfinite(outcomes[-1].scalars["loss/td"])
+    assert 2 <= int(outcomes[0].state.updates) < int(outcomes[1].state.updates)
+    assert checkpoint.complete(tmp_path / "checkpoints")[-1].name == f"{outcomes[1].step:012d}"
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), outcomes[0].state.params, outcomes[1].state.params)
+    assert any(jax.tree.leaves(moved))
+
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in rows} == set(range(1, outcomes[1].step + 1))
+    judged = [row["step"] for row in rows if any(name.startswith("eval/") for name in row)]
+    assert judged == [outcome.step for outcome in outcomes] * bool(settings["evaluators"])

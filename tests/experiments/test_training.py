@@ -1,0 +1,126 @@
+"""One run as the command line makes it, inside this process: its folder, and how runs follow on one another."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from core import checkpoint, checkpoint_files, loop, stopping
+from experiments import build, config, training
+from tests import runs
+
+SIZE = 8  # frames a learner step: two games of four steps
+
+
+@pytest.fixture(autouse=True)
+def _cached(cached: Path):
+    """Programs are compiled once for all runs here."""
+
+
+def settings(*overrides: str) -> config.Config:
+    return config.compose("experiment=dqn/cartpole", "+debug=tiny", "tracker=none", "evaluators=none", *overrides)
+
+
+def train(folder: Path, *, resume: bool = False, **changes: Any) -> loop.Outcome:
+    run = settings() | {"budget": 4 * SIZE, "log_every": SIZE, "resume": str(folder) if resume else None} | changes
+    return training.train(run, folder, stop=stopping.Stop())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_starts_from_the_weights_of_another_and_from_nothing_else(tmp_path: Path):
+    first = train(tmp_path / "first")
+    assert int(first.state.updates) > 0
+    second = train(tmp_path / "second", init_from=str(tmp_path / "first"), seed=1, budget=SIZE)  # one step, no update
+    assert (second.step, int(second.state.updates)) == (1, 0)
+    runs.assert_same(second.state.params, first.state.params)
+    runs.assert_same(second.state.target_params, first.state.target_params)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(second.state.opt_state))
+    again = train(tmp_path / "second", resume=True, init_from=str(tmp_path / "nowhere any more"), budget=2 * SIZE)
+    assert again.step == 2  # its own checkpoint counts now
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path):
+    train(tmp_path / "first", budget=SIZE)
+    other = settings("network.make.torso.widths=[16]")
+    with pytest.raises(checkpoint.Mismatch, match=r"params/torso/dense0/bias is float32\[120\] .* float32\[16\] in this"):
+        train(tmp_path / "second", init_from=str(tmp_path / "first"), learner=other["learner"])
+
+
+def test_a_folder_keeps_its_run(tmp_path: Path):
+    train(tmp_path, budget=SIZE)
+    with pytest.raises(build.ConfigError, match="holds a run already; resume="):
+        train(tmp_path, budget=SIZE)
+    assert len(rows(tmp_path)) == 1
+
+
+def test_rows_after_the_checkpoint_are_told_anew_and_once(tmp_path: Path):
+    train(tmp_path, budget=2 * SIZE)
+    saved = rows(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:  # a run that was killed: rows, then half a row
+        file.write(json.dumps(saved[-1] | {"step": 3, "frames": 3 * SIZE, "loss/lost": 1.0}) + '\n{"step": 4, "fra')
+    train(tmp_path, resume=True)
+    assert [(row["step"], row["frames"]) for row in rows(tmp_path)] == [(k, k * SIZE) for k in (1, 2, 3, 4)]
+    assert rows(tmp_path)[:2] == saved
+    assert not any("loss/lost" in row for row in rows(tmp_path))
+    assert [row["seconds"] for row in rows(tmp_path)] == sorted(row["seconds"] for row in rows(tmp_path))
+
+
+def test_a_checkpoint_of_an_older_schema_is_refused_with_the_remedy(tmp_path: Path):
+    train(tmp_path, budget=SIZE)
+    manifest = checkpoint.complete(tmp_path / "checkpoints")[-1] / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["checksum"]
+    manifest.write_text(checkpoint_files._dump(content | {"schema": checkpoint_files.SCHEMA - 1}))
+    message = rf"its schema is version {checkpoint_files.SCHEMA - 1}, .* use the revision of the project that wrote it"
+    with pytest.raises(checkpoint.SchemaError, match=message):
+        train(tmp_path, resume=True)
+    assert len(rows(tmp_path)) == 1 and manifest.exists()
+
+
+def test_a_setting_that_no_longer_exists_is_named(tmp_path: Path):
+    run = settings()
+    run["learner"]["momentum"] = 0.9
+    with pytest.raises(build.ConfigError, match=r"^learner\.momentum: no such key"):
+        train(tmp_path, learner=run["learner"])
+    assert not list(tmp_path.iterdir())
+
+
+def diverging(*, learning_rate: float = 1.0) -> optax.GradientTransformation:
+    """SGD that throws the weights out of all bounds."""
+    return optax.sgd(learning_rate * 1e30)
+
+
+def test_a_run_that_diverges_says_so_and_leaves_finite_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(optax, "diverging", diverging, raising=False)
+    run = settings("~optimizer.rule.eps", "optimizer.rule._target_=optax.diverging", "learner.reward_clip=1.0")
+    ended = []
+    monkeypatch.setattr(
+        "core.tracking._Recorder.finish", lambda self, status: (self._record.close(), ended.append(status))
+    )
+    with pytest.raises(loop.Diverged, match=r"step \d+: .*loss/td.* was not finite .*optimizer\.learning_rate") as caught:
+        train(tmp_path, learner=run["learner"], budget=100 * SIZE, checkpoint=run["checkpoint"] | {"every": SIZE})
+    assert ended == ["diverged"]
+    step = int(re.findall(r"step (\d+)", str(caught.value))[0])
+    assert rows(tmp_path)[-1]["step"] <= step
+    assert int(checkpoint.complete(tmp_path / "checkpoints")[-1].name) <= step
+    assert not any(value is None for row in rows(tmp_path) for value in row.values())
+
+
+def test_profile_true_writes_a_trace_beside_the_numbers(tmp_path: Path):
+    train(tmp_path, budget=32 * SIZE, log_every=32 * SIZE, profile=True)
+    assert [*(tmp_path / "profile").rglob("*.xplane.pb")]
+
+
+def test_the_protocol_stands_beside_the_config(tmp_path: Path):
+    train(tmp_path, budget=SIZE)
+    text = (tmp_path / "config.yaml").read_text()
+    assert "protocol:" in text and "CartPole-v1" in text.split("protocol:")[1]
+    assert config.load(tmp_path)["budget"] == SIZE
