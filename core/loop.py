@@ -48,30 +48,69 @@ class Diverged(RuntimeError):
     """A loss or a gradient was not finite."""
 
 
-def run(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """A run about to go on: what is compiled and where it stands."""
+
+    learner: Any
+    source: Any
+    functions: "_Functions"
+    seed: int
+    state: Any
+    step: int = 0
+    held: Any = None  # a batch that was begun before the checkpoint
+    refill: bool = False  # the replay was not saved: act until it is warm again
+    seconds: float = 0.0  # that earlier attempts took
+
+
+def begin(
     *,
     learner: Any,
     source: Any,
     placement: mesh.Placement,
-    schedule: Schedule,
     seed: int,
+    checkpoints: checkpoint.Checkpoints,
+    weights: Callable[[Any], Any] | None = None,
+) -> Start:
+    """Places the state: the newest whole checkpoint's, or a fresh one.
+
+    `weights` reads another run's parameters (`init_from`), given their shapes; a checkpoint of this run goes first.
+
+    Raises:
+      ValueError: the state does not fit the devices' memory, or does not divide over them.
+    """
+    functions = _compile(learner, source, placement)
+    key = jax.random.key(seed)
+    given = {"learner": learner, "source": source, "functions": functions, "seed": seed}
+    restored = checkpoints.restore(functions.abstract, replay=lambda: functions.init(key).replay)
+    if restored is None:
+        state = functions.init(key)
+        return Start(**given, state=state if weights is None else _adopt(state, functions.abstract, weights))
+    source.load_state_dict(restored.source["source"])
+    held = restored.source["held"]
+    return Start(
+        **given,
+        state=restored.state,
+        step=restored.step,
+        held=None if held is None else jax.tree.unflatten(jax.tree.structure(source.spec), held),
+        refill=not restored.replay_restored,
+        seconds=restored.extra["seconds"],
+    )
+
+
+def run(
+    start: Start,
+    *,
+    schedule: Schedule,
     checkpoints: checkpoint.Checkpoints,
     tracker: tracking.Tracker,
     bar: progress.Progress,
     stop: stopping.Stop,
     evaluators: Sequence[types.Evaluator] = (),
     profiler: profiling.Profiler | None = None,
-    weights: Callable[[Any], Any] | None = None,
 ) -> Outcome:
-    """Trains until the budget is spent or `stop` is requested; starts from the newest checkpoint where there is one.
-
-    `weights` reads another run's parameters (`init_from`), given their shapes.
-
-    Raises `Diverged`, with nothing saved since.
-    """
-    devices = placement.mesh()
-    functions = _compile(learner, source, placement, devices)
-    start = _begin(functions, checkpoints, source, jax.random.key(seed), weights)
+    """Trains until the budget is spent or `stop` is requested. Raises `Diverged`, with nothing saved since."""
+    learner, source, functions = start.learner, start.source, start.functions
     state, step, held = start.state, start.step, start.held
     learning_from = learner.warmup(source.spec) + (step if start.refill else 0)
     total = -(-schedule.budget // source.examples_per_step)
@@ -86,7 +125,7 @@ def run(
         source.start(functions.view(state), step)
     saved = step if held is not None else -1
     while step < total and not stop.requested:
-        batch = mesh.globalize(source.next() if held is None else held, devices)
+        batch = functions.globalize(source.next() if held is None else held)
         held = None
         if schedule.lag:
             source.start(functions.view(state), step + 1)
@@ -106,7 +145,7 @@ def run(
             journal.log(state)
         for evaluator in evaluators:
             if due(evaluator.every):
-                journal.report(evaluator(learner, state, jax.random.fold_in(jax.random.key(seed), step)), state)
+                journal.report(evaluator(learner, state, jax.random.fold_in(jax.random.key(start.seed), step)), state)
         if due(schedule.checkpoint_every):
             held, saved = journal.save(state), step
     if saved != step:
@@ -129,10 +168,12 @@ class _Functions:
     absorb: Any
     step: Any
     view: Any
+    globalize: Any
     abstract: Any  # the state's shapes, dtypes and shardings
 
 
-def _compile(learner: Any, source: Any, placement: mesh.Placement, devices: jax.sharding.Mesh) -> _Functions:
+def _compile(learner: Any, source: Any, placement: mesh.Placement) -> _Functions:
+    devices = placement.mesh()
     abstract = jax.eval_shape(learner.init, jax.random.key(0), source.spec)
     shardings = placement.shardings(abstract, devices)
     mesh.check_memory(
@@ -144,40 +185,10 @@ def _compile(learner: Any, source: Any, placement: mesh.Placement, devices: jax.
         absorb=jax.jit(learner.absorb, donate_argnums=0, out_shardings=shardings),
         step=jax.jit(learner.step, donate_argnums=0, out_shardings=(shardings, None)),
         view=lambda state: mesh.localize(copy(state)),  # a copy, since the state is donated while the view acts
+        globalize=lambda batch: mesh.globalize(batch, devices),
         abstract=jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, shardings
         ),
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Start:
-    state: Any
-    step: int = 0
-    held: Any = None  # a batch that was begun before the checkpoint
-    refill: bool = False  # the replay was not saved: act until it is warm again
-    seconds: float = 0.0
-
-
-def _begin(
-    functions: _Functions,
-    checkpoints: checkpoint.Checkpoints,
-    source: Any,
-    key: jax.Array,
-    weights: Callable[[Any], Any] | None,
-) -> _Start:
-    restored = checkpoints.restore(functions.abstract, replay=lambda: functions.init(key).replay)
-    if restored is None:
-        state = functions.init(key)
-        return _Start(state=state if weights is None else _adopt(state, functions.abstract, weights))
-    source.load_state_dict(restored.source["source"])
-    held = restored.source["held"]
-    return _Start(
-        state=restored.state,
-        step=restored.step,
-        held=None if held is None else _like(source.spec, held),
-        refill=not restored.replay_restored,
-        seconds=restored.extra["seconds"],
     )
 
 
@@ -186,10 +197,6 @@ def _adopt(state: Any, abstract: Any, weights: Callable[[Any], Any]) -> Any:
     names = [field.name for field in dataclasses.fields(state)]
     names = [name for name in names if name in ("params", "aux") or name.endswith("_params")]
     return dataclasses.replace(state, **weights({name: getattr(abstract, name) for name in names}))
-
-
-def _like(spec: Any, leaves: Sequence[np.ndarray]) -> Any:
-    return jax.tree.unflatten(jax.tree.structure(spec), leaves)
 
 
 class _Journal:

@@ -103,8 +103,9 @@ def _job(task: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
             with typed_keys(config):
                 return task(plain, folder)
         except build.ConfigError as error:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # Hydra made it; only an empty one goes
+            if folder != Path.cwd():
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # Hydra made it; only an empty one goes
             if settings.mode is not types.RunMode.RUN:
                 raise  # the other jobs of the sweep go on
             sys.stderr.write(f"{error}\n")

@@ -1,6 +1,7 @@
 """The demo's story: train, play against random play on the same games, film, draw, and say what happened."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ def task(settings: config.Config, folder: Path) -> None:
     judge = evaluating.judging(run, episodes=EPISODES, envs=ENVS)
     print(f"Playing {EPISODES} games with the trained agent, and the same games at random ...", flush=True)
     scores = evaluating.play(run, judge, seed=SEED, random=True)
-    evaluating.save(run, f"python -m experiments.demo seed={settings['seed']}", scores)
+    evaluating.save(run, f"python -m experiments.demo {shlex.join(sys.argv[1:])}", scores)
     filmed = evaluating.film(run, judge, seed=SEED, max_seconds=30.0)
     curve = draw(folder, scores, game=_game(settings))
     print(_closing(run, scores, filmed, curve, seconds=time.monotonic() - began), flush=True)
@@ -54,7 +55,8 @@ def draw(folder: Path, scores: Mapping[str, evaluation.Scores], *, game: str) ->
         axes.errorbar([end], [each.mean], yerr=[each.standard_error], fmt="o", color=colour, capsize=4, label=label)
     axes.set(xlabel="frames of play", ylabel="score of a game", title=f"{game}: learning from the screen")
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.legend(loc="upper left", fontsize="small")
+    axes.set_xlim(left=0)
+    axes.legend(loc="best", fontsize="small")
     picture.savefig(folder / "learning_curve.png")
     return folder / "learning_curve.png"
 

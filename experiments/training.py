@@ -30,48 +30,62 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         checkpoints = checkpoint.Checkpoints(
             folder / "checkpoints", keep=run.checkpoint.keep, replay=run.checkpoint.replay, metric=run.checkpoint.metric
         )
-        newest = checkpoints.latest()
-        start = int(newest.name) * source.examples_per_step if newest is not None else 0
-        bar = progress.Progress(run.budget, source.unit, metrics=SHOWN, start=start)
-        tracker = tracking.open(
-            folder,
-            unit=source.unit,
-            config=settings,
-            backend=run.tracker,
-            resume_step=int(newest.name) if newest is not None else None,
+        start = loop.begin(
+            learner=learner,
+            source=source,
+            placement=run.mesh,
+            seed=run.seed,
+            checkpoints=checkpoints,
+            weights=None if run.init_from is None else _weights(Path(run.init_from)),
         )
-        profiler = profiling.Profiler(folder=folder / "profile") if run.profile else None
-        status = "failed"
-        try:
-            outcome = loop.run(
-                learner=learner,
-                source=source,
-                placement=run.mesh,
-                schedule=loop.Schedule(
-                    budget=run.budget, log_every=run.log_every, checkpoint_every=run.checkpoint.every, lag=run.lag
-                ),
-                seed=run.seed,
-                checkpoints=checkpoints,
-                tracker=tracker,
-                bar=bar,
-                stop=stop,
-                evaluators=tuple(run.evaluators.values()),
-                profiler=profiler,
-                weights=None if run.init_from is None else _weights(Path(run.init_from)),
-            )
-            status = "finished" if outcome.finished else "stopped"
-        except loop.Diverged:
-            status = "diverged"
-            raise
-        finally:
-            bar.close()
-            tracker.finish(status)
-            if profiler is not None:
-                profiler.close()
+        outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
     finally:
         source.close()
-    print(f"{status} at {outcome.examples:,} {source.unit}; go on, evaluate, compare: {folder}")
+    done = "finished" if outcome.finished else "stopped"
+    print(f"{done} at {outcome.examples:,} {source.unit}; go on, evaluate, compare: {folder}")
     return outcome
+
+
+def _loop(
+    run: build.Run,
+    start: loop.Start,
+    checkpoints: checkpoint.Checkpoints,
+    folder: Path,
+    settings: config.Config,
+    *,
+    stop: stopping.Stop,
+) -> loop.Outcome:
+    """Opens what shows the run, at the step where it goes on, and closes it however the run ends."""
+    source = start.source
+    bar = progress.Progress(run.budget, source.unit, metrics=SHOWN, start=start.step * source.examples_per_step)
+    tracker = tracking.open(
+        folder, unit=source.unit, config=settings, backend=run.tracker, resume_step=start.step, say=bar.message
+    )
+    profiler = profiling.Profiler(folder=folder / "profile") if run.profile else None
+    status = "failed"
+    try:
+        outcome = loop.run(
+            start,
+            schedule=loop.Schedule(
+                budget=run.budget, log_every=run.log_every, checkpoint_every=run.checkpoint.every, lag=run.lag
+            ),
+            checkpoints=checkpoints,
+            tracker=tracker,
+            bar=bar,
+            stop=stop,
+            evaluators=tuple(run.evaluators.values()),
+            profiler=profiler,
+        )
+        status = "finished" if outcome.finished else "stopped"
+        return outcome
+    except loop.Diverged:
+        status = "diverged"
+        raise
+    finally:
+        bar.close()
+        tracker.finish(status)
+        if profiler is not None:
+            profiler.close()
 
 
 def _weights(run: Path):

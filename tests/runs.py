@@ -107,17 +107,24 @@ def run(
     metric: str | None = None,
     **settings: Any,
 ) -> loop.Outcome:
-    return loop.run(
+    evaluators: Any = () if watch is None else (Watch(look=watch, every=every),)
+    checkpoints = checkpoint.Checkpoints(folder, replay=replay, metric=metric, log=lambda line: None)
+    start = loop.begin(
         learner=learner,
         source=source,
         placement=mesh.Placement(),
-        schedule=loop.Schedule(budget=budget, log_every=log_every, checkpoint_every=checkpoint_every, lag=lag),
         seed=0,
-        checkpoints=checkpoint.Checkpoints(folder, replay=replay, metric=metric, log=lambda line: None),
+        checkpoints=checkpoints,
+        weights=settings.pop("weights", None),
+    )
+    return loop.run(
+        start,
+        schedule=loop.Schedule(budget=budget, log_every=log_every, checkpoint_every=checkpoint_every, lag=lag),
+        checkpoints=checkpoints,
         tracker=tracker or Rows(),
         bar=progress.Progress(budget, source.unit, stream=io.StringIO()),
         stop=stop or stopping.Stop(),
-        evaluators=() if watch is None else (Watch(look=watch, every=every),),
+        evaluators=evaluators,
         **settings,
     )
 
@@ -193,9 +200,9 @@ class Recording:
     """Batch k is [[k, 0.1·k]], from `bad` on it is NaN; `calls` holds (k, step of the view that it was begun with)."""
 
     unit = "frames"
-    sizes: types.Sizes = {}
 
     def __init__(self, examples_per_step: int = 10, *, bad: int | None = None):
+        self.sizes: types.Sizes = {}
         self.examples_per_step = examples_per_step
         self.spec = jax.ShapeDtypeStruct((1, 2), np.float32)
         self.calls: list[tuple[int, int]] = []

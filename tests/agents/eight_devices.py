@@ -48,8 +48,8 @@ def rollouts(count: int) -> list[types.Rollout]:
     ]
 
 
-def train(devices: int) -> tuple[dqn.DQNState, str]:
-    """The state after `UPDATES` updates, and the compiled step."""
+def train(devices: int) -> tuple[dict, str]:
+    """The state's arrays after `UPDATES` updates, and the compiled step."""
     agent, placement = learner(), mesh.Placement(data=devices)
     over, batches = placement.mesh(), rollouts(8 + UPDATES // PER_STEP)
     abstract = jax.eval_shape(agent.init, jax.random.key(0), batches[0])
@@ -61,7 +61,7 @@ def train(devices: int) -> tuple[dqn.DQNState, str]:
         batch = mesh.globalize(batch, over)
         state = absorb(state, batch) if index < 8 else step(state, batch)[0]
         jax.block_until_ready(state)
-    program = step.lower(state, mesh.globalize(batches[0], over)).compile().as_text()
+    program = step.lower(state, mesh.globalize(batches[0], over)).compile().as_text() or ""
     return jax.tree.map(np.asarray, jax.device_get(state_arrays(state))), program
 
 

@@ -1,5 +1,6 @@
 """The loop: what acts with which weights, what happens when, and that going on equals never having stopped."""
 
+import dataclasses
 import pathlib
 import signal
 from typing import Any
@@ -26,6 +27,24 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory):
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+Alone = tuple[Any, Any, list[Any]]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Alone:
+    """A learner without a loop: its step (of one update), a fresh state, ten rollouts."""
+    source = runs.actor()
+    learner = runs.dqn_learner(source.sizes, update_every=16)
+    source.attach(learner)
+    state = jax.jit(lambda: learner.init(jax.random.key(0), source.spec))()
+    rollouts = []
+    for index in range(10):
+        source.start(learner.view(state), index)
+        rollouts.append(source.next())
+    source.close()
+    return jax.jit(learner.step), state, rollouts
 
 
 def stopping_at(wanted: int) -> dict[str, Any]:
@@ -129,7 +148,7 @@ def test_a_schedule_that_never_comes_is_refused(name: str):
     settings = {"budget": 1, "log_every": 1, "checkpoint_every": 1}
     with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
         loop.Schedule(**(settings | {name: 0}))
-    with pytest.raises(ValueError, match="lag=2: must be 0 .* or 1"):
+    with pytest.raises(ValueError, match=r"lag=2: must be 0 .* or 1"):
         loop.Schedule(**settings, lag=2)
 
 
@@ -164,18 +183,9 @@ def test_a_checkpoint_on_the_way_changes_nothing(tmp_path: pathlib.Path):
     runs.assert_same(one.state, many.state)
 
 
-def test_the_learner_alone_goes_on_bit_for_bit(tmp_path: pathlib.Path):
+def test_the_learner_alone_goes_on_bit_for_bit(tmp_path: pathlib.Path, alone: Alone):
     """The same rollouts, and a state that went through the disk in between."""
-    source = runs.actor()
-    learner = runs.dqn_learner(source.sizes)
-    source.attach(learner)
-    state = learner.init(jax.random.key(0), source.spec)
-    view, rollouts = learner.view(state), []
-    for index in range(8):
-        source.start(view, index)
-        rollouts.append(source.next())
-    source.close()
-    step = jax.jit(learner.step)
+    step, state, rollouts = alone
     for rollout in rollouts[:4]:
         state, _ = step(state, rollout)
     checkpoint.Checkpoints(tmp_path, log=lambda line: None).save(4, state, None, extra={})
@@ -186,7 +196,7 @@ def test_the_learner_alone_goes_on_bit_for_bit(tmp_path: pathlib.Path):
     for rollout in rollouts[4:]:
         state, _ = step(state, rollout)
         again, _ = step(again, rollout)
-    assert int(again.updates) == 16
+    assert int(again.updates) == len(rollouts)
     runs.assert_same(again, state)
 
 
@@ -246,7 +256,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_within_one_log_interval(tmp_path
             metric="eval/none",
         )
     kept = "none" if every == 30 else str(tmp_path / f"{7:012d}")
-    assert str(caught.value).startswith(f"step 12: grad/norm, loss/fit was not finite and nothing has been learned")
+    assert str(caught.value).startswith("step 12: grad/norm, loss/fit was not finite and nothing has been learned")
     assert f"the last good checkpoint is {kept}." in str(caught.value)
     assert source.calls[-1][0] <= 15
     assert all(path.name <= f"{12:012d}" for path in checkpoint.complete(tmp_path))
@@ -257,14 +267,28 @@ def test_a_loss_that_is_not_finite_ends_the_run_within_one_log_interval(tmp_path
         runs.assert_same(params[step], params[12])
 
 
+def test_dqn_keeps_weights_and_optimiser_bit_for_bit_from_the_first_bad_update_on(alone: Alone):
+    step, state, rollouts = alone
+    states = [state]
+    for index, rollout in enumerate(rollouts):
+        if index == 4:
+            rollout = dataclasses.replace(rollout, reward=np.full_like(rollout.reward, np.nan))
+        states.append(step(states[-1], rollout)[0])
+    bad = int(states[-1].diverged)
+    assert 4 <= bad < 8
+    assert [int(state.diverged) for state in states] == [-1] * (bad + 1) + [bad] * (10 - bad)
+    assert [int(state.updates) for state in states] == [min(k, bad) for k in range(11)]
+    for later in states[bad + 1 :]:
+        runs.assert_same((later.params, later.opt_state), (states[bad].params, states[bad].opt_state))
+        assert np.isfinite(later.replay.sampler["priority"]).all()
+
+
 # Looking at it
 
 
 def test_a_profile_is_a_trace_and_the_memory(tmp_path: pathlib.Path):
     profiler = profiling.Profiler(folder=tmp_path / "profile", skip=2, steps=2)
-    runs.run(
-        tmp_path / "run", learner=runs.Counting(), source=runs.Recording(), budget=100, profiler=profiler
-    )
+    runs.run(tmp_path / "run", learner=runs.Counting(), source=runs.Recording(), budget=100, profiler=profiler)
     profiler.close()
     assert [*(tmp_path / "profile").rglob("*.xplane.pb")]
     assert (tmp_path / "profile" / "memory.prof").stat().st_size > 0

@@ -1,6 +1,7 @@
 """Schedules, optimisers from config, and the guard around every update."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ def test_settings_out_of_range_are_refused(settings: dict, message: str):
 def test_the_whole_gradient_is_clipped_before_the_rule_sees_it(clip_norm: float | None, scale: float):
     rule = optim.optimizer(rule=optax.sgd, learning_rate=0.5, clip_norm=clip_norm)
     gradient = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}  # norm 5
+    update: Any
     update, _ = rule.update(gradient, rule.init(gradient))
     np.testing.assert_allclose([update["a"][0], update["b"][0]], [-1.5 * scale, -2.0 * scale], rtol=1e-6)
 

@@ -11,6 +11,7 @@ from agents import evaluation
 from experiments import config, demo, demonstration
 
 
+@pytest.mark.usefixtures("cached")
 def test_the_demo_runs_to_its_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demonstration, "EPISODES", 2)

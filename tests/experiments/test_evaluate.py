@@ -17,7 +17,12 @@ def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def atari(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("runs") / "atari", "experiment=dqn/atari", "network.make.torso.width=2")
+    return trained(
+        tmp_path_factory.mktemp("runs") / "atari",
+        "experiment=dqn/atari",
+        "evaluators=none",
+        "network.make.torso.width=2",
+    )
 
 
 def trained(folder: Path, *overrides: str) -> Path:
@@ -59,6 +64,8 @@ def test_a_film_goes_to_the_folder_and_to_wandb(evaluate, atari: Path):
     rows = (atari / "metrics.jsonl").read_bytes()
     evaluate(f"run={atari}", "episodes=1", "video=true")
     assert {path.suffix for path in (atari / "media").glob("play-640.*")} == {".mp4", ".gif"}
+    found = json.loads((atari / "evaluation.json").read_text())["agents"]["trained"]
+    assert found["protocol"]["epsilon"] == 0.01  # the run had no evaluations of its own
     (logged,) = (atari / "evaluations").iterdir()
     assert list(logged.glob("wandb/offline-run-*")) and list(logged.glob("media/eval/play-640.mp4"))
     assert (atari / "metrics.jsonl").read_bytes() == rows  # the training's record stays as it is

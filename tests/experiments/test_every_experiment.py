@@ -23,11 +23,11 @@ def frames_per_step(settings: config.Config) -> int:
     return source["envs"] * source["steps"] * source["environments"].get("frame_skip", 1)
 
 
-def steps_to_learn(settings: config.Config, updates: int) -> int:
-    """Learner steps: those that only take data in, and enough for so many updates."""
+def steps_needed(settings: config.Config) -> tuple[int, int]:
+    """Learner steps: those that only take data in, and enough for two updates."""
     source, learner = settings["source"], settings["learner"]
     taken = source["envs"] * source["steps"]
-    return math.ceil(learner["learning_starts"] / taken) + math.ceil(updates * learner["update_every"] / taken)
+    return math.ceil(learner["learning_starts"] / taken), math.ceil(2 * learner["update_every"] / taken)
 
 
 @pytest.mark.usefixtures("cached")
@@ -35,9 +35,11 @@ def steps_to_learn(settings: config.Config, updates: int) -> int:
 def test_it_learns_is_judged_is_saved_and_goes_on(experiment: str, tmp_path: Path):
     settings = config.compose(f"experiment={experiment}", "+debug=tiny", "tracker=none")
     size = frames_per_step(settings)
-    steps = steps_to_learn(settings, updates=2)
+    warmup, learning = steps_needed(settings)
+    again = learning if settings["checkpoint"]["replay"] else warmup + learning
     outcomes = []
-    for budget, resume in ((size * steps, None), (size * (steps + 1), str(tmp_path))):
+    for steps, resume in ((warmup + learning, None), (warmup + learning + again, str(tmp_path))):
+        budget = size * steps
         run = settings | {"budget": budget, "resume": resume, "log_every": size}
         outcomes.append(training.train(run, tmp_path, stop=stopping.Stop()))
         assert outcomes[-1].finished and outcomes[-1].examples == budget

@@ -1,0 +1,15 @@
+"""Measures speed and memory: `python -m experiments.benchmark suite=dqn [rounds=5] [peers=true] [out=benchmark.json]`.
+
+What is measured runs in processes of its own, with and without what `core/platform.py` sets. Exit status: 0 done, 2 a
+mistake in what was typed.
+"""
+
+
+def main() -> None:
+    from experiments import benchmarking, config
+
+    config.main(benchmarking.task, name="benchmark")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What `experiments.benchmark` measures, a module a suite; this package's `foreign/` runs in other environments."""

@@ -1,0 +1,153 @@
+"""Benchmarks measure in processes of their own, so that each has the environment and the memory it is judged by."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform as python_platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from core import platform, record
+from experiments import identity
+from experiments.benchmarks import timing
+
+Kind = Literal["nothing", "malloc", "flag", "all"]
+KINDS: tuple[Kind, ...] = ("nothing", "malloc", "flag", "all")
+PATIENCE = 900.0  # seconds until a process that says nothing counts as stuck
+
+
+def environment(kind: Kind) -> dict[str, str]:
+    """This process's variables with nothing, a part or all of what `core.platform.tune` sets.
+
+    Beside an accelerator, where it sets nothing, all kinds are alike.
+    """
+    own = {**platform.MALLOC, "XLA_FLAGS": "", "LD_PRELOAD": "", "JAXCADE_TUNED": "", "PYTHONPATH": ""}
+    bare = {name: value for name, value in os.environ.items() if name not in own}
+    bare |= {"JAXCADE_TUNE": "0", "PYTHONPATH": str(identity.ROOT)}
+    return bare | shown(kind)
+
+
+def shown(kind: Kind) -> dict[str, str]:
+    """The variables that make the difference."""
+    if platform.has_accelerator(os.environ) or kind == "nothing":
+        return {}
+    glibc = python_platform.libc_ver()[0] == "glibc"
+    settings = platform.missing_settings({}, jaxlib=importlib.metadata.version("jaxlib"), glibc=glibc)
+    wanted = {"malloc": set(platform.MALLOC), "flag": {"XLA_FLAGS"}, "all": {*platform.MALLOC, "XLA_FLAGS"}}[kind]
+    return {name: value for name, value in settings.items() if name in wanted}
+
+
+class Parts:
+    """A process that measures parts when asked (`timing.serve`); it sleeps meanwhile."""
+
+    def __init__(self, command: Sequence[str], kind: Kind):
+        self._process = subprocess.Popen(
+            command, env=environment(kind), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.names: list[str] = self._answer()
+
+    def seconds(self, name: str, seconds: float) -> float:
+        """Median seconds of one call of the part."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{seconds} {name}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended with status {self._process.wait()}; its errors are above")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def parts(command: Sequence[str], kind: Kind) -> Iterator[Parts]:
+    process = Parts(command, kind)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def last_line(command: Sequence[str], kind: Kind) -> Any:
+    """Runs a command to its end and reads its last line as JSON.
+
+    Raises: RuntimeError with the end of what it said.
+    """
+    done = subprocess.run(
+        command, env=environment(kind), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    examples_per_second: float  # while it learned
+    peak_bytes: int  # of the whole process, from its start to its end
+    rows: Sequence[Mapping[str, Any]]  # of metrics.jsonl
+
+
+def train(folder: Path, overrides: Sequence[str], kind: Kind, *, seconds: float | None, learns: str) -> Trained:
+    """`experiments.train`, as a user runs it, in `folder`; it counts as learning once rows have the metric `learns`.
+
+    With `seconds`, it is asked to stop after so long (it then writes a checkpoint); else it runs to its end.
+
+    Raises: RuntimeError with the end of what it said.
+    """
+    command = [sys.executable, "-m", "experiments.train", *overrides, f"hydra.run.dir={folder}"]
+    said = folder.with_suffix(".log")
+    with open(said, "w") as log:
+        process = subprocess.Popen(
+            command, env=environment(kind), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+    stopped = False
+    began = time.monotonic()
+    while True:
+        pid, status, used = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        learned = [row for row in _rows(folder) if learns in row]
+        enough = seconds is not None and learned and learned[-1]["seconds"] - learned[0]["seconds"] >= seconds
+        if enough and not stopped:
+            process.send_signal(signal.SIGTERM)
+            stopped = True
+        if time.monotonic() - began > PATIENCE + (seconds or 0.0):
+            process.kill()
+        time.sleep(0.1)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in ((75,) if stopped else (0,)):
+        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}:\n{said.read_text()[-2000:]}")
+    rows = _rows(folder)
+    return Trained(
+        examples_per_second=speed([row for row in rows if learns in row]),
+        peak_bytes=timing.peak_bytes(used.ru_maxrss),
+        rows=rows,
+    )
+
+
+def speed(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Examples a second between the first and the last of these rows; NaN where there are not two."""
+    if len(rows) < 2:
+        return float("nan")
+    first, last = rows[0], rows[-1]
+    unit = next(name for name in ("frames", "images") if name in first)
+    return (last[unit] - first[unit]) / (last["seconds"] - first["seconds"])
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    return [row for row, _ in record.read(path)] if path.exists() else []

@@ -1,0 +1,103 @@
+"""What a suite found: rows of measurements, and how far they are from the limits that the project sets itself."""
+
+import dataclasses
+import importlib.metadata
+import platform as python_platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from core import platform
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One quantity, measured once a round; the median speaks for it."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """A limit that a quantity keeps or does not. Values are by round, so that drift of the machine falls out."""
+
+    name: str
+    values: tuple[float, ...]
+    must: Literal["at most", "at least"]
+    limit: float
+    aim: float | None = None
+    unit: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def met(self) -> bool:
+        return self.median <= self.limit if self.must == "at most" else self.median >= self.limit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+    rows: Sequence[Row]
+    targets: Sequence[Target]
+
+    def content(self) -> dict[str, Any]:
+        """As it goes to JSON."""
+        return {
+            "rows": [{**dataclasses.asdict(row), "median": row.median} for row in self.rows],
+            "targets": [{**dataclasses.asdict(t), "median": t.median, "met": t.met} for t in self.targets],
+        }
+
+    def table(self) -> str:
+        measured = [
+            (row.name, _number(row.median), f"{_number(min(row.values))} - {_number(max(row.values))}", row.unit)
+            for row in self.rows
+        ]
+        judged = [
+            (
+                target.name,
+                f"{_number(target.median)} {target.unit}".strip(),
+                f"{target.must} {_number(target.limit)}" + (f", aim {_number(target.aim)}" if target.aim else ""),
+                "met" if target.met else "MISSED",
+            )
+            for target in self.targets
+        ]
+        return "\n\n".join(
+            [
+                _aligned([("measured", "median", "lowest - highest", "unit"), *measured]),
+                _aligned([("target", "median", "limit", ""), *judged]),
+            ]
+        )
+
+
+def ratios(numerator: Iterable[float], denominator: Iterable[float]) -> tuple[float, ...]:
+    """Round by round."""
+    return tuple(above / below for above, below in zip(numerator, denominator, strict=True))
+
+
+def machine() -> Mapping[str, Any]:
+    """What a figure must be read with."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "ale-py")
+    return {
+        "cpu": platform.cpu(),
+        "system": python_platform.platform(),
+        "python": python_platform.python_version(),
+        "packages": " ".join(f"{package} {importlib.metadata.version(package)}" for package in packages),
+    }
+
+
+def _number(value: float) -> str:
+    """Three or four digits that mean something."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

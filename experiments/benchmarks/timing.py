@@ -1,0 +1,66 @@
+"""The measuring side of a benchmark's process. The standard library only: foreign environments import it, too.
+
+A process that measures parts writes their names as one line of JSON once all have run twice (and are compiled), then
+answers each line `<seconds> <name>` with the median seconds of a call.
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+LEAST_CALLS = 3
+
+
+def serve(parts: Mapping[str, Callable[[], object]], *, asked: TextIO | None = None, told: TextIO | None = None) -> None:
+    """Measures `parts`, functions that return when their work is done, until nothing more is asked."""
+    asked, told = asked or sys.stdin, told or sys.stdout
+    for part in parts.values():
+        part()
+        part()
+    print(json.dumps(list(parts)), file=told, flush=True)
+    for line in asked:
+        seconds, name = line.split(maxsplit=1)
+        print(json.dumps(median_seconds(parts[name.strip()], float(seconds))), file=told, flush=True)
+
+
+def median_seconds(part: Callable[[], object], seconds: float) -> float:
+    """Of one call, called for so long."""
+    taken = []
+    end = time.perf_counter() + seconds
+    while len(taken) < LEAST_CALLS or time.perf_counter() < end:
+        began = time.perf_counter()
+        part()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+class Stopwatch:
+    """Counts environment steps for `seconds`, once `after` of them are over."""
+
+    def __init__(self, *, seconds: float, after: int):
+        self._seconds, self._after = seconds, after
+        self._steps, self._began, self._ended = 0, 0.0, 0.0
+
+    def step(self) -> bool:
+        """One more environment step; False when the time is up."""
+        self._steps += 1
+        if self._steps <= self._after:
+            self._began = time.perf_counter()
+            return True
+        self._ended = time.perf_counter()
+        return self._ended - self._began < self._seconds
+
+    def tell(self) -> None:
+        """The last line of a process that measures a whole training."""
+        counted = self._steps - self._after
+        speed = counted / (self._ended - self._began)
+        memory = peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(json.dumps({"steps_per_second": speed, "peak_bytes": memory}), flush=True)
+
+
+def peak_bytes(ru_maxrss: int) -> int:
+    return ru_maxrss if sys.platform == "darwin" else 1024 * ru_maxrss
