@@ -57,9 +57,9 @@ class Start:
     functions: "_Functions"
     seed: int
     state: Any
+    learning_from: int  # steps before this one only take data in
     step: int = 0
     held: Any = None  # a batch that was begun before the checkpoint
-    refill: bool = False  # the replay was not saved: act until it is warm again
     seconds: float = 0.0  # that earlier attempts took
 
 
@@ -82,10 +82,12 @@ def begin(
     functions = _compile(learner, source, placement)
     key = jax.random.key(seed)
     given = {"learner": learner, "source": source, "functions": functions, "seed": seed}
+    warmup = learner.warmup(source.spec)
     restored = checkpoints.restore(functions.abstract, replay=lambda: functions.init(key).replay)
     if restored is None:
         state = functions.init(key)
-        return Start(**given, state=state if weights is None else _adopt(state, functions.abstract, weights))
+        state = state if weights is None else _adopt(state, functions.abstract, weights)
+        return Start(**given, state=state, learning_from=warmup)
     source.load_state_dict(restored.source["source"])
     held = restored.source["held"]
     return Start(
@@ -93,7 +95,8 @@ def begin(
         state=restored.state,
         step=restored.step,
         held=None if held is None else jax.tree.unflatten(jax.tree.structure(source.spec), held),
-        refill=not restored.replay_restored,
+        # Without its replay a run acts until the memory is warm again.
+        learning_from=restored.extra["learning_from"] if restored.replay_restored else restored.step + warmup,
         seconds=restored.extra["seconds"],
     )
 
@@ -110,11 +113,10 @@ def run(
     profiler: profiling.Profiler | None = None,
 ) -> Outcome:
     """Trains until the budget is spent or `stop` is requested. Raises `Diverged`, with nothing saved since."""
-    learner, source, functions = start.learner, start.source, start.functions
+    source, functions = start.source, start.functions
     state, step, held = start.state, start.step, start.held
-    learning_from = learner.warmup(source.spec) + (step if start.refill else 0)
     total = -(-schedule.budget // source.examples_per_step)
-    journal = _Journal(source, tracker, bar, checkpoints, step=step, seconds=start.seconds)
+    journal = _Journal(start, tracker, bar, checkpoints)
 
     def due(every: int) -> bool:
         """Whether the last step crossed a multiple of `every`, or was the last of all."""
@@ -129,7 +131,7 @@ def run(
         held = None
         if schedule.lag:
             source.start(functions.view(state), step + 1)
-        if step < learning_from:
+        if step < start.learning_from:
             state = functions.absorb(state, batch)
         else:
             state, metrics = functions.step(state, batch)
@@ -138,14 +140,14 @@ def run(
         if not schedule.lag:
             source.start(functions.view(state), step)
         if profiler is not None:
-            profiler.step(state, learning=step > learning_from)
+            profiler.step(state, learning=step > start.learning_from)
 
         journal.advance(step)
         if due(schedule.log_every):
             journal.log(state)
         for evaluator in evaluators:
             if due(evaluator.every):
-                journal.report(evaluator(learner, state, jax.random.fold_in(jax.random.key(start.seed), step)), state)
+                journal.evaluate(evaluator, state)
         if due(schedule.checkpoint_every):
             held, saved = journal.save(state), step
     if saved != step:
@@ -203,20 +205,14 @@ class _Journal:
     """Keeps the books of one run: metrics since the last log, time spent, what goes to the tracker."""
 
     def __init__(
-        self,
-        source: Any,
-        tracker: tracking.Tracker,
-        bar: progress.Progress,
-        checkpoints: checkpoint.Checkpoints,
-        *,
-        step: int,
-        seconds: float,
+        self, start: Start, tracker: tracking.Tracker, bar: progress.Progress, checkpoints: checkpoint.Checkpoints
     ):
         self.newest: dict[str, float] = {}
-        self._source, self._tracker, self._bar, self._checkpoints = source, tracker, bar, checkpoints
-        self._step = self._logged = step
+        self._start, self._source = start, start.source
+        self._tracker, self._bar, self._checkpoints = tracker, bar, checkpoints
+        self._step = self._logged = start.step
         self._window: list[types.Metrics] = []
-        self._began = time.monotonic() - seconds
+        self._began = time.monotonic() - start.seconds
         self._busy = time.monotonic()  # moved on by the time that logs, evaluations and checkpoints take
 
     def add(self, metrics: types.Metrics) -> None:
@@ -246,9 +242,12 @@ class _Journal:
         self._window, self._logged = [], self._step
         self._busy = time.monotonic()
 
-    def report(self, report: types.Report, state: Any) -> None:
+    def evaluate(self, evaluator: types.Evaluator, state: Any) -> None:
+        """Asks an evaluator and writes what it says; the best state so far is kept."""
         self._refuse_divergence(state)
         before = time.monotonic()
+        key = jax.random.fold_in(jax.random.key(self._start.seed), self._step)
+        report = evaluator(self._start.learner, state, key)
         self._write(report.scalars, report)
         metric = self._checkpoints.metric
         if metric is not None and metric in report.scalars:
@@ -264,7 +263,7 @@ class _Journal:
             self._step,
             state,
             {"source": self._source.state_dict(), "held": jax.tree.leaves(held)},
-            extra={"seconds": self._seconds()},
+            extra={"seconds": self._seconds(), "learning_from": self._start.learning_from},
         )
         self._tracker.commit(self._step)
         self._busy += time.monotonic() - before

@@ -31,6 +31,8 @@ class Profiler:
             jax.profiler.save_device_memory_profile(self.folder / "memory.prof")
 
     def close(self) -> None:
-        """Ends a trace that the run's end has cut short."""
+        """Ends a trace that the run's end has cut short, or says why there is none."""
+        if self._seen < self.skip:
+            print(f"profile: nothing traced, since only {self._seen} of the first {self.skip} learning steps were made")
         if self.skip <= self._seen < self.skip + self.steps:
             jax.profiler.stop_trace()

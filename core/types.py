@@ -112,7 +112,10 @@ class Report:
 class Evaluator(Protocol):
     """Judges a learner now and then. All processes call it in step; rank 0 writes the report."""
 
-    every: int  # frames or images
+    @property
+    def every(self) -> int:
+        """Frames or images between two evaluations."""
+        ...
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> Report: ...
 

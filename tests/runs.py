@@ -25,10 +25,12 @@ class Rows:
 
     def __init__(self):
         self.rows: list[tuple[int, int, dict[str, float]]] = []  # step, examples, scalars
+        self.seconds: list[float] = []  # of each row
         self.committed: list[int] = []
 
     def log(self, *, step: int, examples: int, seconds: float, scalars: Mapping[str, Any], report: Any = None) -> None:
         self.rows.append((step, examples, dict(scalars)))
+        self.seconds.append(seconds)
 
     def commit(self, step: int) -> None:
         self.committed.append(step)

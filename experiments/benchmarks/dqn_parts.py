@@ -2,12 +2,12 @@
 
     python -m experiments.benchmarks.dqn_parts --convolutions ours --batches 32 256 experiment=dqn/nature [...]
 
-Arrays have the sizes of the run that the overrides describe, with a full replay.
+Arrays have the sizes of the run that the overrides describe, and its replay is full.
 """
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,13 +16,12 @@ import numpy as np
 from jax import lax
 
 from agents import environments
-from core import convolution, optim, platform, replay, types
+from core import convolution, optim, platform, replay
 from experiments import build, config
 from experiments.benchmarks import timing
 
-Part = Callable[[], Any]
-SCANNED = 8  # updates in one scan, as in a step of the run; fewer for a large batch
-SCANNED_BYTES = 10**8  # of samples that one scan goes through
+MOST_SCANNED = 8  # updates, as in a step of the run
+MOST_SAMPLED = 2**28  # bytes of samples for a scan, which bounds the updates of a large batch
 
 
 def main() -> None:
@@ -36,68 +35,137 @@ def main() -> None:
     platform.cache()
     settings = config.compose(*given.overrides)
     run = build.run(settings)
-    parts = updates(run, given.batches)
+    parts = updating(run, given.batches)
     if given.convolutions == "ours":
-        games = build.objects(settings["source"]["environments"], "source.environments").make(settings["source"]["envs"])
-        parts |= acting(run, games) | remembering(run)
-    timing.serve(parts)
-
-
-def acting(run: build.Run, games: environments.Environments) -> dict[str, Part]:
-    """`environment` and `act`: one step of all games, and the actions for it."""
-    random = np.random.default_rng(0)
-    observation = games.reset(seed=0)
-    act = jax.jit(run.learner.act)
-    view = run.learner.view(types_state(run))
-    first, epsilon = np.zeros(games.count, bool), np.full(games.count, 0.1, np.float32)
-    key = jax.random.key(0)
-    return {
-        "environment": lambda: games.step(random.integers(games.actions, size=games.count, dtype=np.int32)),
-        "act": lambda: np.asarray(act(view, (), observation, first, key, epsilon)[0]),
+        recipe = build.objects(settings["source"]["environments"], "source.environments")
+        parts |= acting(run, recipe.make(settings["source"]["envs"])) | remembering(run)
+    facts = {
+        "update_every": run.learner.update_every,
+        "frames_per_step": run.source.examples_per_step // run.source.spec.action.size,
+        "transition_bytes": transition_bytes(run),
     }
+    timing.serve(parts, facts)
 
 
-def remembering(run: build.Run) -> dict[str, Part]:
-    """`insert` a rollout, `sample` a batch, and `step`: the learner's whole step, with its updates."""
-    learner, random = run.learner, np.random.default_rng(0)
-    rollout = jax.tree.map(lambda leaf: _noise(random, leaf), run.source.spec)
-    rollout = dataclasses.replace(rollout, valid=np.ones_like(rollout.valid))
-    memory = _Held(full(run))
+def acting(run: build.Run, games: environments.Environments) -> dict[str, timing.Part]:
+    """`environment` and `act`: one step of all games, and the actions for one. Counted in environment steps."""
+    random = np.random.default_rng(0)
+    observation, key = games.reset(seed=0), jax.random.key(0)
+    view = {"params": run.learner.network.init(key)}
+    first, epsilon = np.zeros(games.count, bool), np.full(games.count, 0.1, np.float32)
+    act = jax.jit(run.learner.act)
+
+    def environment() -> int:
+        games.step(random.integers(games.actions, size=games.count).astype(np.int32))
+        return games.count
+
+    def choose() -> int:
+        return len(np.asarray(act(view, (), observation, first, key, epsilon)[0]))
+
+    return {"environment": environment, "act": choose}
+
+
+def remembering(run: build.Run) -> dict[str, timing.Part]:
+    """`insert` and `step` a rollout, counted in environment steps, and `sample` a batch.
+
+    `step` is the learner's whole step: it inserts, samples and updates.
+    """
+    learner, key = run.learner, jax.random.key(0)
+    random = np.random.default_rng(0)
+    rollout = jax.tree.map(lambda leaf: _noise(random, leaf.shape, leaf.dtype), run.source.spec)
+    held = [_full(jax.jit(lambda key: learner.init(key, run.source.spec))(key))]
     absorb = jax.jit(learner.absorb, donate_argnums=0)
     step = jax.jit(lambda state, rollout: learner.step(state, rollout)[0], donate_argnums=0)
-    draw = jax.jit(lambda state, key: learner.replay.sample(state, key, batch=learner.batch, discount=learner.discount))
-    key = jax.random.key(0)
-    return {
-        "insert": lambda: memory.become(absorb(memory.value, rollout)),
-        "sample": lambda: jax.block_until_ready(draw(memory.value.replay, key)),
-        "step": lambda: memory.become(step(memory.value, rollout)),
-    }
+    draw = jax.jit(lambda state: learner.replay.sample(state, key, batch=learner.batch, discount=learner.discount))
+
+    def taken(function: Any) -> timing.Part:
+        def call() -> int:
+            held[0] = jax.block_until_ready(function(held[0], rollout))
+            return rollout.action.size
+
+        return call
+
+    def sample() -> int:
+        jax.block_until_ready(draw(held[0].replay))
+        return 1
+
+    return {"insert": taken(absorb), "sample": sample, "step": taken(step)}
 
 
-def updates(run: build.Run, batches: Sequence[int]) -> dict[str, Part]:
-    """`single <batch>` and `scan <batch>`: updates from samples at hand, called one by one and in a scan."""
-    learner, parts = run.learner, {}
-    state = types_state(run)
+def updating(run: build.Run, batches: Sequence[int]) -> dict[str, timing.Part]:
+    """`single <batch>` and `scan <batch>`: updates from samples at hand, one a call and many in a scan."""
+    learner = run.learner
+    params = learner.network.init(jax.random.key(0))
 
     def update(weights: Any, sample: replay.Sample) -> tuple[Any, None]:
-        params, opt_state = weights
         differentiate = jax.value_and_grad(learner.loss_and_errors, has_aux=True)
-        (loss, _), gradient = differentiate(params, state.target_params, sample)
-        params, opt_state, _, _ = optim.apply(
+        (loss, _), gradient = differentiate(weights[0], weights[2], sample)
+        moved = optim.apply(
             learner.optimizer,
             loss=loss,
             gradient=gradient,
-            params=params,
-            opt_state=opt_state,
+            params=weights[0],
+            opt_state=weights[1],
             healthy=jnp.asarray(True),
         )
-        return (params, opt_state), None
+        return (*moved[:2], weights[2]), None
 
+    def repeated(function: Any, samples: replay.Sample, count: int) -> timing.Part:
+        compiled = jax.jit(lambda weights, samples: function(weights, samples)[0], donate_argnums=0)
+        held = [jax.tree.map(jnp.copy, (params, learner.optimizer.init(params), params))]
+
+        def call() -> int:
+            held[0] = jax.block_until_ready(compiled(held[0], samples))
+            return count
+
+        return call
+
+    parts = {}
     for batch in batches:
         samples = _samples(run, batch)
         one, many = jax.tree.map(lambda leaf: leaf[0], samples), len(samples.reward)
-        for name, function, data in (("single", lambda w, s: update(w, s)[0], one), ("scan", _scanned(update), samples)):
-            held = _Held(jax.tree.map(jnp.copy, (state.params, state.opt_state)))
-            parts[f"{name} {batch}"] = _stepping(held, jax.jit(function, donate_argnums=0), data)
-        parts[f"updates in scan {batch}"] = lambda many=many: many
+        parts[f"single {batch}"] = repeated(update, one, 1)
+        parts[f"scan {batch}"] = repeated(lambda weights, samples: lax.scan(update, weights, samples), samples, many)
     return parts
+
+
+def transition_bytes(run: build.Run) -> float:
+    """What a transition takes in the replay, all arrays counted."""
+    ring = jax.eval_shape(run.learner.replay.init, run.source.spec)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(ring)) / ring.action.size
+
+
+def _full(state: Any) -> Any:
+    """The state with a replay in which every row may be drawn."""
+    ring = state.replay
+    ring = dataclasses.replace(ring, valid=jnp.ones_like(ring.valid), count=jnp.asarray(ring.valid.shape[1], jnp.int32))
+    return dataclasses.replace(state, replay=ring)
+
+
+def _samples(run: build.Run, batch: int) -> replay.Sample:
+    """Random ones, [U, B, ...] each."""
+    sizes, dtype = run.source.sizes, run.source.spec.observation.dtype
+    bytes_each = 2 * batch * int(np.prod(sizes["observation"])) * dtype.itemsize
+    lead = (max(2, min(MOST_SCANNED, MOST_SAMPLED // bytes_each)), batch)
+    random = np.random.default_rng(0)
+    frames = lambda: jnp.asarray(_noise(random, (*lead, *sizes["observation"]), dtype))
+    return replay.Sample(
+        observation=frames(),
+        action=jnp.asarray(random.integers(sizes["actions"], size=lead), jnp.int32),
+        reward=jnp.asarray(random.random(lead), jnp.float32),
+        discount=jnp.full(lead, 0.99),
+        next_observation=frames(),
+        weight=jnp.ones(lead),
+        index=jnp.zeros((lead[0], 1, batch), jnp.int32),
+    )
+
+
+def _noise(random: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Bytes and numbers at random; true flags are rare, as the ends of games are."""
+    if dtype == np.uint8:
+        return random.integers(256, size=shape, dtype=np.uint8)
+    return (random.random(shape) < 0.01).astype(dtype)
+
+
+if __name__ == "__main__":
+    main()

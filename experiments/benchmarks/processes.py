@@ -51,7 +51,7 @@ class Parts:
         self._process = subprocess.Popen(
             command, env=environment(kind), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.names: list[str] = self._answer()
+        self.facts: dict[str, Any] = self._answer()
 
     def seconds(self, name: str, seconds: float) -> float:
         """Median seconds of one call of the part."""
@@ -101,18 +101,28 @@ class Trained:
     rows: Sequence[Mapping[str, Any]]  # of metrics.jsonl
 
 
-def train(folder: Path, overrides: Sequence[str], kind: Kind, *, seconds: float | None, learns: str) -> Trained:
+def train(
+    folder: Path,
+    overrides: Sequence[str],
+    kind: Kind,
+    *,
+    learns: str,
+    seconds: float | None = None,
+    cache: Path | None = None,
+) -> Trained:
     """`experiments.train`, as a user runs it, in `folder`; it counts as learning once rows have the metric `learns`.
 
-    With `seconds`, it is asked to stop after so long (it then writes a checkpoint); else it runs to its end.
+    With `seconds`, it is asked to stop after so long (it then writes a checkpoint); else it runs to its end. With
+    `cache`, an empty folder, everything is compiled anew.
 
     Raises: RuntimeError with the end of what it said.
     """
     command = [sys.executable, "-m", "experiments.train", *overrides, f"hydra.run.dir={folder}"]
+    variables = environment(kind) | ({} if cache is None else {"XDG_CACHE_HOME": str(cache)})
     said = folder.with_suffix(".log")
     with open(said, "w") as log:
         process = subprocess.Popen(
-            command, env=environment(kind), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
     stopped = False
     began = time.monotonic()

@@ -1,7 +1,7 @@
 """The measuring side of a benchmark's process. The standard library only: foreign environments import it, too.
 
-A process that measures parts writes their names as one line of JSON once all have run twice (and are compiled), then
-answers each line `<seconds> <name>` with the median seconds of a call.
+A process that measures parts writes `{"parts": <names>, ...}` as one line of JSON once all have run twice (and are
+compiled), then answers each line `<seconds> <name>` with the median seconds of what the part counts.
 """
 
 import json
@@ -10,31 +10,38 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 LEAST_CALLS = 3
 
+Part = Callable[[], int]  # does its work to the end and says how many it did: environment steps, updates
 
-def serve(parts: Mapping[str, Callable[[], object]], *, asked: TextIO | None = None, told: TextIO | None = None) -> None:
-    """Measures `parts`, functions that return when their work is done, until nothing more is asked."""
-    asked, told = asked or sys.stdin, told or sys.stdout
+
+def serve(
+    parts: Mapping[str, Part],
+    facts: Mapping[str, Any] | None = None,
+    *,
+    asked: TextIO = sys.stdin,
+    told: TextIO = sys.stdout,
+) -> None:
+    """Measures `parts` until nothing more is asked; `facts` are told at once."""
     for part in parts.values():
         part()
         part()
-    print(json.dumps(list(parts)), file=told, flush=True)
+    print(json.dumps({"parts": list(parts), **(facts or {})}), file=told, flush=True)
     for line in asked:
         seconds, name = line.split(maxsplit=1)
         print(json.dumps(median_seconds(parts[name.strip()], float(seconds))), file=told, flush=True)
 
 
-def median_seconds(part: Callable[[], object], seconds: float) -> float:
-    """Of one call, called for so long."""
+def median_seconds(part: Part, seconds: float) -> float:
+    """For one of what the part counts, calling it for so long."""
     taken = []
     end = time.perf_counter() + seconds
     while len(taken) < LEAST_CALLS or time.perf_counter() < end:
         began = time.perf_counter()
-        part()
-        taken.append(time.perf_counter() - began)
+        count = part()
+        taken.append((time.perf_counter() - began) / count)
     return statistics.median(taken)
 
 

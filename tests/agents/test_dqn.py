@@ -42,9 +42,9 @@ def learner(table: network.Network, **changes) -> dqn.DQN:
     return dqn.DQN(**(settings | changes))
 
 
-def play(agent: dqn.DQN, environments, *, batches: int, shards: int = 1) -> tuple[dqn.DQNState, acting.Actor]:
-    """Trains with uniformly random behaviour."""
-    actor = acting.Actor(environments=environments, envs=4, steps=8, shards=shards, exploration=lambda _: 1.0, seed=0)
+def play(agent: dqn.DQN, environments, *, batches: int, look=lambda state: None) -> tuple[dqn.DQNState, acting.Actor]:
+    """Trains with uniformly random behaviour; `look` sees every state."""
+    actor = acting.Actor(environments=environments, envs=4, steps=8, shards=1, exploration=lambda _: 1.0, seed=0)
     actor.attach(agent)
     state = jax.jit(functools.partial(agent.init, spec=actor.spec))(jax.random.key(0))
     step, absorb = jax.jit(agent.step, donate_argnums=0), jax.jit(agent.absorb, donate_argnums=0)
@@ -52,6 +52,7 @@ def play(agent: dqn.DQN, environments, *, batches: int, shards: int = 1) -> tupl
         actor.start(jax.tree.map(jnp.copy, agent.view(state)), index)
         batch = actor.next()
         state = absorb(state, batch) if index < agent.warmup(actor.spec) else step(state, batch)[0]
+        look(state)
     return state, actor
 
 
@@ -90,16 +91,19 @@ def test_warmup_only_takes_data_in():
 def test_a_hard_target_is_copied_every_period_and_never_between():
     mdp = toys.Tabular()
     agent = learner(linear_table(mdp.frame[0], mdp.actions), target=dqn.HardUpdate(period=24))
-    copies = {}
-    for batches in (4, 5, 6):  # 16, 24 and 32 updates after two batches of warm-up
-        state, actor = play(agent, mdp, batches=batches)
-        actor.close()
-        copies[int(state.updates)] = dataclasses.replace(state, key=jnp.zeros(()))
-    kernel = lambda state: state.target_params["head"]["value"]["kernel"]
-    start = kernel(agent.init(jax.random.key(0), actor.spec))
-    np.testing.assert_array_equal(kernel(copies[16]), start)
-    np.testing.assert_array_equal(kernel(copies[24]), copies[24].params["head"]["value"]["kernel"])
-    np.testing.assert_array_equal(kernel(copies[32]), kernel(copies[24]))
+    kernels = {}  # updates -> (online, target)
+
+    def look(state: dqn.DQNState) -> None:
+        both = (state.params, state.target_params)
+        kernels[int(state.updates)] = [np.array(params["head"]["value"]["kernel"]) for params in both]
+
+    _, actor = play(agent, mdp, batches=6, look=look)  # two of them to warm up, then 8 updates each
+    actor.close()
+    assert sorted(kernels) == [0, 8, 16, 24, 32]
+    (start, _), (_, early), (online, copied), (_, late) = (kernels[updates] for updates in (0, 16, 24, 32))
+    np.testing.assert_array_equal(early, start)
+    np.testing.assert_array_equal(copied, online)
+    np.testing.assert_array_equal(late, copied)
 
 
 def test_a_soft_target_follows_by_its_rate():

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import signal
+import time
 from typing import Any
 
 import jax
@@ -177,6 +178,14 @@ def test_stopping_and_going_on_equals_never_having_stopped(tmp_path: pathlib.Pat
     assert merged == dict(told(rows))
 
 
+def test_the_clock_goes_on_where_it_stopped(tmp_path: pathlib.Path):
+    rows = runs.Rows()
+    wait = lambda step, state: time.sleep(1.5) if step == 1 else None
+    for budget in (20, 30):
+        runs.run(tmp_path, learner=runs.Counting(), source=runs.Recording(), budget=budget, watch=wait, tracker=rows)
+    assert rows.seconds == sorted(rows.seconds) and rows.seconds[-1] >= 1.5
+
+
 def test_a_checkpoint_on_the_way_changes_nothing(tmp_path: pathlib.Path):
     one = runs.play(tmp_path / "one", steps=8, lag=1)
     many = runs.play(tmp_path / "many", steps=8, lag=1, checkpoint_every=1)
@@ -237,11 +246,7 @@ def test_the_ring_stays_where_it_is(tmp_path: pathlib.Path):
 
 @pytest.mark.parametrize("every", [10, 30, 1000], ids=["logs", "an evaluation is first", "the checkpoint is first"])
 def test_a_loss_that_is_not_finite_ends_the_run_within_one_log_interval(tmp_path: pathlib.Path, every: int):
-    params, rows, source = {}, runs.Rows(), runs.Recording(bad=12)
-
-    def watch(step: int, state: Any) -> None:
-        params[step] = jax.device_get((state.params, state.opt_state))
-
+    judged, rows, source = [], runs.Rows(), runs.Recording(bad=12)
     with pytest.raises(loop.Diverged) as caught:
         runs.run(
             tmp_path,
@@ -251,7 +256,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_within_one_log_interval(tmp_path
             log_every=50 if every == 10 else 1000,
             checkpoint_every=1000 if every == 30 else 70,
             every=every,
-            watch=watch,
+            watch=lambda step, state: judged.append(step),
             tracker=rows,
             metric="eval/none",
         )
@@ -261,10 +266,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_within_one_log_interval(tmp_path
     assert source.calls[-1][0] <= 15
     assert all(path.name <= f"{12:012d}" for path in checkpoint.complete(tmp_path))
     assert all(np.isfinite(value) for *_, scalars in rows.rows for value in scalars.values())
-    after = [step for step in params if step > 12]
-    assert after or every != 10
-    for step in after:
-        runs.assert_same(params[step], params[12])
+    assert max(judged, default=0) <= 12
 
 
 def test_dqn_keeps_weights_and_optimiser_bit_for_bit_from_the_first_bad_update_on(alone: Alone):

@@ -1,0 +1,1 @@
+"""Programs for the peers' virtual environment (`peers.py`): of this project they import `timing` alone."""
