@@ -1,6 +1,6 @@
 """The parts of a DQN run, each on its own: a process of the suite `dqn` (see `timing.serve`).
 
-    python -m experiments.benchmarks.dqn_parts --convolutions ours --batches 32 256 experiment=dqn/nature [...]
+    python -m experiments.benchmarks.dqn_parts --batches 32 256 --convolutions ours experiment=dqn/nature [...]
 
 Arrays have the sizes of the run that the overrides describe, and its replay is full.
 """

@@ -51,7 +51,11 @@ class Parts:
         self._process = subprocess.Popen(
             command, env=environment(kind), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.facts: dict[str, Any] = self._answer()
+        try:
+            self.facts: dict[str, Any] = self._answer()
+        except BaseException:
+            self.close()
+            raise
 
     def seconds(self, name: str, seconds: float) -> float:
         """Median seconds of one call of the part."""

@@ -1,5 +1,6 @@
 """`python -m experiments.benchmark`: what is measured, told and written; the peers themselves are not run here."""
 
+import contextlib
 import io
 import json
 import math
@@ -56,6 +57,7 @@ def run() -> build.Run:
     return build.run(config.compose(*dqn.SETTING, *TINY))
 
 
+@pytest.mark.usefixtures("cached")
 def test_every_part_of_the_run_is_measured(run: build.Run):
     games = run.source._games
     parts = dqn_parts.updating(run, [4]) | dqn_parts.acting(run, games) | dqn_parts.remembering(run)
@@ -137,8 +139,50 @@ def test_the_tables_tell_what_is_missed():
     assert lines["peak memory"].endswith("MISSED") and lines["a transition"].endswith("met")
 
 
+class FakeParts:
+    """A process that answers at once: in ours everything takes 1 ms, elsewhere 3 ms."""
+
+    def __init__(self, command: list[str], kind: str):
+        self.is_ours = "ours" in command
+        names = [f"{how} {batch}" for how in ("single", "scan") for batch in dqn.BATCHES]
+        names += ["environment", "act", "insert", "sample", "step"]
+        self.facts = {"parts": names, "update_every": 4, "frames_per_step": 4, "transition_bytes": 7_068.0}
+
+    def seconds(self, name: str, seconds: float) -> float:
+        return 0.001 if self.is_ours else 0.003
+
+
+def test_the_suite_measures_all_contestants_in_every_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    asked: list[str] = []
+
+    def train(folder: Path, overrides, kind: str, *, learns: str, seconds: float | None = None, cache=None):
+        asked.append(f"jaxcade {kind}")
+        folder.mkdir()
+        return processes.Trained(examples_per_second=800.0, peak_bytes=10**9, rows=[])
+
+    def train_peer(python: Path, name: str, kind: str, *, seconds: float) -> float:
+        asked.append(f"{name} {kind}")
+        return math.nan if name == "dopamine" else 50.0 if kind == "nothing" else 80.0
+
+    monkeypatch.setattr(processes, "parts", lambda command, kind: contextlib.nullcontext(FakeParts(command, kind)))
+    monkeypatch.setattr(processes, "train", train)
+    monkeypatch.setattr(peers, "python", lambda folder, stack: tmp_path / "python")
+    monkeypatch.setattr(peers, "train", train_peer)
+    found = dqn.run(benchmarking.Wanted(suite="dqn", rounds=2, peers=True))
+    one_round = ["jaxcade all", "jaxcade flag"]
+    one_round += [f"{name} {kind}" for name in peers.DQNS for kind in ("malloc", "nothing")]
+    again = [name for name in one_round if not name.startswith("dopamine")]  # it failed
+    assert asked == [*one_round, *again, "jaxcade all"]
+    targets = {target.name: target.values for target in found.targets}
+    assert targets["end to end / best of the others"] == (2.5, 2.5)
+    assert targets["end to end / best of the others, malloc as it is"] == (4.0, 4.0)
+    assert targets["end to end / sum of its parts"] == pytest.approx([5 / 3.5, 5 / 3.5])
+    assert targets["update of 32 / torch's"] == targets["update of 256 / plain"] == pytest.approx([1 / 3, 1 / 3])
+    assert "dopamine" not in found.table() and found.table().count("stable-baselines3") == 2
+
+
 @pytest.mark.usefixtures("cached")
-def test_a_training_is_timed_and_stopped(tmp_path: Path, cached: Path):
+def test_a_training_is_timed_and_stopped(tmp_path: Path):
     overrides = ("experiment=dqn/cartpole", "+debug=tiny", "budget=10_000_000", "evaluators=none", "tracker=none")
     found = processes.train(tmp_path / "run", overrides, "nothing", seconds=0.5, learns="loss/td")
     assert found.examples_per_second > 0 and found.peak_bytes > 1e8
