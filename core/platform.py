@@ -21,6 +21,7 @@ MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",  # 16 GiB
     "MALLOC_TOP_PAD_": "67108864",  # 64 MiB
+    "MALLOC_ARENA_MAX": "1",  # one heap for all threads: each of its own would keep what it freed, 270 MB in all
 }
 # Sends convolutions to Eigen instead of YNNPACK. A jaxlib that does not know a flag ends the process, hence:
 YNN = "--xla_cpu_experimental_ynn_fusion_type"

@@ -338,7 +338,9 @@ def _end_service() -> None:
     """Ends W&B's own process within a second; at exit W&B would wait for it, however long a server takes to answer."""
     killer = threading.Timer(_PATIENCE, _kill_service)
     killer.start()
-    with contextlib.suppress(Exception):  # nothing to end: not imported yet, or killed by someone else
+    # Nothing to end: not imported yet, or killed by someone else. A process that had to be killed is no reason for ours
+    # to exit with its status, as W&B would.
+    with contextlib.suppress(Exception, SystemExit):
         sys.modules["wandb"].teardown()
     killer.cancel()
     _kill_service()  # one that was only starting
