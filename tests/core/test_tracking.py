@@ -291,3 +291,9 @@ def _wait(true, seconds=20.0):
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_service_that_was_killed_does_not_decide_our_exit_status(monkeypatch):
+    """W&B exits with its process's own status, -9 here, wherever it is torn down."""
+    monkeypatch.setitem(sys.modules, "wandb", modules.SimpleNamespace(teardown=lambda: sys.exit(-9)))
+    tracking._end_service()

@@ -1,0 +1,75 @@
+"""What the README shows is what there is: its commands compose, its example runs, its links lead somewhere."""
+
+import importlib
+import pathlib
+import re
+import shlex
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import build, config
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, flags=re.DOTALL)
+LINES = [line for language, block in BLOCKS if not language for line in block.splitlines() if line.strip()]
+
+
+def overrides(line: str) -> list[str]:
+    """What follows the module's name, without options, comments and sweeps (the first of their values)."""
+    words = shlex.split(line, comments=True)[3:]
+    return [re.sub(r"=([^,\[]+),.*", r"=\1", word) for word in words if not word.startswith("-")]
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python -m experiments.train")])
+def test_training_commands_compose(line: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    write_example(tmp_path, monkeypatch)
+    words = overrides(line)
+    if not any(word.startswith("resume=") for word in words):
+        build.plan({**config.compose(*words), "_target_": "experiments.build.Run"})
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python -m experiments.evaluate")])
+def test_evaluation_commands_compose(line: str):
+    config.compose(*[re.sub("[<>]", "", word) for word in overrides(line)], name="evaluate")
+
+
+def test_every_command_is_one_of_ours():
+    modules = [shlex.split(line, comments=True)[2] for line in LINES if line.startswith("python -m")]
+    assert modules
+    for module in modules:
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, flags=re.MULTILINE):
+        assert target in targets
+
+
+def test_the_yaml_shown_is_the_file():
+    shown = next(block for language, block in BLOCKS if language == "yaml")
+    file = (ROOT / "conf/learner/double_dqn.yaml").read_text()
+    assert shown.strip() == "\n".join(line for line in file.splitlines() if not line.startswith("#")).strip()
+
+
+def test_the_python_example_runs(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    bootstrap = write_example(tmp_path, monkeypatch)
+    target, online = jnp.array([[1.0, 5.0]]), jnp.array([[2.0, 0.0]])
+    np.testing.assert_allclose(bootstrap(target, online), [3.0])
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", TEXT):
+        assert (ROOT / link).exists(), link
+
+
+def write_example(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    """The README's `mine/td.py`, importable."""
+    code = next(block for language, block in BLOCKS if language == "python")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "td.py").write_text(code)
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("mine", "mine.td"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("mine.td").mixed_bootstrap
