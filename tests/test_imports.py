@@ -93,8 +93,9 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 for module in modules:
     importlib.import_module(module)
-print([name for name in opened if name.startswith(root + os.sep) and ".venv" not in name
-       and not name.endswith(".py") and "__pycache__" not in name])
+installed = (".venv", "__pycache__", ".egg-info")  # libraries look through what is installed
+print([name for name in opened if name.startswith(root + os.sep) and not name.endswith(".py")
+       and not any(part in name for part in installed)])
 """
 
 
