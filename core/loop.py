@@ -44,6 +44,10 @@ class Outcome:
     state: Any
 
 
+class Refused(ValueError):
+    """The settings do not fit each other, the devices or their memory; nothing has been started."""
+
+
 class Diverged(RuntimeError):
     """A loss or a gradient was not finite."""
 
@@ -77,9 +81,12 @@ def begin(
     `weights` reads another run's parameters (`init_from`), given their shapes; a checkpoint of this run goes first.
 
     Raises:
-      ValueError: the state does not fit the devices' memory, or does not divide over them.
+      Refused: the network does not fit the data, or the state does not fit the devices or divide over them.
     """
-    functions = _compile(learner, source, placement)
+    try:
+        functions = _compile(learner, source, placement)
+    except ValueError as error:
+        raise Refused(str(error)) from error
     key = jax.random.key(seed)
     given = {"learner": learner, "source": source, "functions": functions, "seed": seed}
     warmup = learner.warmup(source.spec)

@@ -91,7 +91,9 @@ def check_memory(abstract: Any, shardings: Any, *, hint: str) -> int:
     sizes = jax.tree.map(_bytes_on_device, abstract, shardings)
     need, free = sum(jax.tree.leaves(sizes)), _free_bytes()
     if need > free:
-        raise ValueError(f"the state needs {need / 1e9:.2f} GB on a device that has {free / 1e9:.2f} GB free: {hint}")
+        raise ValueError(
+            f"memory: the state needs {need / 1e9:.2f} GB on a device that has {free / 1e9:.2f} GB free: {hint}"
+        )
     return need
 
 

@@ -17,7 +17,7 @@ _WINDOW = 20  # the speed is that over the last so many redraws or lines
 class Progress:
     """Done and total, speed, time left and a few metrics. Counts `unit` ("frames" or "images").
 
-    `metrics` names those to show, by their last part (`eval/episode_return` as `episode_return`). `start` is where a
+    `metrics` names those to show. `start` is where a
     resumed run goes on. Close it at the end: it is a context manager.
     """
 
@@ -96,7 +96,7 @@ class Progress:
             parts += [f"{speed:,.0f} {self._unit}/s" if speed >= 10 else f"{speed:.2f} {self._unit}/s"]
             parts += [f"{_duration(left)} left"]
         known = [name for name in self._names if name in self._values]
-        return "  ".join(parts + [f"{name.rsplit('/', 1)[-1]} {self._values[name]:.4g}" for name in known])
+        return "  ".join(parts + [f"{name} {self._values[name]:.4g}" for name in known])
 
 
 def _bar(console: rich.console.Console) -> rich.progress.Progress:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from core import checkpoint, loop, platform, profiling, progress, stopping, tracking
 from experiments import build, config
@@ -25,7 +26,7 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
     platform.cache()
     source, learner = run.source, run.learner
     try:
-        source.attach(learner)
+        _attach(source, learner)
         config.save(folder, settings, protocol=source.protocol)
         checkpoints = checkpoint.Checkpoints(
             folder / "checkpoints", keep=run.checkpoint.keep, replay=run.checkpoint.replay, metric=run.checkpoint.metric
@@ -39,11 +40,22 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
             weights=None if run.init_from is None else _weights(Path(run.init_from)),
         )
         outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
+    except loop.Refused as error:
+        if not settings["resume"]:
+            (folder / config.FILE).unlink()  # no run lies here, and the next try may
+        raise build.ConfigError("", str(error)) from error
     finally:
         source.close()
     done = "finished" if outcome.finished else "stopped"
     print(f"{done} at {outcome.examples:,} {source.unit}; go on, evaluate, compare: {folder}")
     return outcome
+
+
+def _attach(source: Any, learner: Any) -> None:
+    try:
+        source.attach(learner)
+    except ValueError as error:  # the network does not fit the data
+        raise build.ConfigError("", str(error)) from error
 
 
 def _loop(

@@ -39,7 +39,7 @@ def test_a_line_says_how_far_how_fast_how_long_and_the_metrics_asked_for(clock):
     bar, stream = _plain(clock, total=10_000, metrics=("eval/episode_return", "loss/td", "absent"))
     clock.now += 20.0
     bar.update(4000, {"loss/td": 0.0123456, "eval/episode_return": -20.5, "grad/norm": 3.0})
-    expected = "4,000/10,000 frames (40%)  200 frames/s  0:30 left  episode_return -20.5  td 0.01235\n"
+    expected = "4,000/10,000 frames (40%)  200 frames/s  0:30 left  eval/episode_return -20.5  loss/td 0.01235\n"
     assert stream.getvalue() == expected
 
 

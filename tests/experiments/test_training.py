@@ -53,6 +53,16 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path):
         train(tmp_path / "second", init_from=str(tmp_path / "first"), learner=other["learner"])
 
 
+def test_what_does_not_fit_is_refused_without_a_trace(tmp_path: Path):
+    learner = settings("learner.replay.capacity=10_000_000_000_000")["learner"]
+    with pytest.raises(build.ConfigError, match=r"memory: the state needs .* GB on a device that has .*capacity"):
+        train(tmp_path, learner=learner)
+    images = settings("network=nature")["learner"]
+    with pytest.raises(build.ConfigError, match="NatureCNN: observations of shape .* are no images"):
+        train(tmp_path, learner=images)
+    assert train(tmp_path, budget=SIZE).step == 1
+
+
 def test_a_folder_keeps_its_run(tmp_path: Path):
     train(tmp_path, budget=SIZE)
     with pytest.raises(build.ConfigError, match="holds a run already; resume="):
