@@ -17,8 +17,7 @@ _WINDOW = 20  # the speed is that over the last so many redraws or lines
 class Progress:
     """Done and total, speed, time left and a few metrics. Counts `unit` ("frames" or "images").
 
-    `metrics` names those to show. `start` is where a
-    resumed run goes on. Close it at the end: it is a context manager.
+    `metrics` names those to show. `start` is where a resumed run goes on. Close it at the end: it is a context manager.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused_without_a_trace(tmp_path: Path):
     with pytest.raises(build.ConfigError, match=r"memory: the state needs .* GB on a device that has .*capacity"):
         train(tmp_path, learner=learner)
     images = settings("network=nature")["learner"]
-    with pytest.raises(build.ConfigError, match="NatureCNN: observations of shape .* are no images"):
+    with pytest.raises(build.ConfigError, match=r"NatureCNN: observations of shape .* are no images"):
         train(tmp_path, learner=images)
     assert train(tmp_path, budget=SIZE).step == 1
 
