@@ -47,7 +47,7 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
     finally:
         source.close()
     done = "finished" if outcome.finished else "stopped"
-    print(f"{done} at {outcome.examples:,} {source.unit}; go on, evaluate, compare: {folder}")
+    print(f"{done} at {outcome.examples:,} {source.unit}; resume or evaluate it: {folder}")
     return outcome
 
 
