@@ -17,8 +17,7 @@ import jax
 import numpy as np
 
 from agents import environments as environments_
-from agents import worker
-from core import types
+from core import types, worker
 
 
 class Actor:
@@ -33,6 +32,8 @@ class Actor:
     """
 
     unit = "frames"
+    data_axis = 0
+    dispatch = 1
 
     def __init__(
         self,

@@ -192,13 +192,25 @@ def _compile(learner: Any, source: Any, placement: mesh.Placement) -> _Functions
     return _Functions(
         init=jax.jit(lambda key: learner.init(key, source.spec), out_shardings=shardings),
         absorb=jax.jit(learner.absorb, donate_argnums=0, out_shardings=shardings),
-        step=jax.jit(learner.step, donate_argnums=0, out_shardings=(shardings, None)),
+        step=jax.jit(_several(learner.step, source.dispatch), donate_argnums=0, out_shardings=(shardings, None)),
         view=lambda state: mesh.localize(copy(state)),  # a copy, since the state is donated while the view acts
-        globalize=lambda batch: mesh.globalize(batch, devices),
+        globalize=lambda batch: mesh.globalize(batch, devices, axis=source.data_axis + (source.dispatch > 1)),
         abstract=jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, shardings
         ),
     )
+
+
+def _several(step: Any, dispatch: int) -> Any:
+    """`step` over a batch's leading axis in one call of the device; its metrics are means."""
+    if dispatch == 1:
+        return step
+
+    def steps(state: Any, batches: Any) -> tuple[Any, types.Metrics]:
+        state, metrics = jax.lax.scan(step, state, batches, length=dispatch)
+        return state, jax.tree.map(lambda values: jnp.mean(values, axis=0), metrics)
+
+    return steps
 
 
 def _adopt(state: Any, abstract: Any, weights: Callable[[Any], Any]) -> Any:
@@ -293,6 +305,7 @@ class _Journal:
         step = int(state.diverged)
         if step < 0:
             return
+        step //= self._source.dispatch
         names = {name for metrics in self._window for name in metrics if not np.all(np.isfinite(metrics[name]))}
         raise Diverged(
             f"step {step}: {', '.join(sorted(names)) or 'the loss or its gradient'} was not finite and nothing has "

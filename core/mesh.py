@@ -71,9 +71,9 @@ class Placement:
         return jax.tree_util.tree_map_with_path(place, abstract)
 
 
-def globalize(batch: Any, mesh: jax.sharding.Mesh) -> Any:
-    """This process's part of a batch (NumPy, leading axis over `data`) as global arrays: one host and many alike."""
-    sharding = NamedSharding(mesh, P("data"))
+def globalize(batch: Any, mesh: jax.sharding.Mesh, *, axis: int = 0) -> Any:
+    """This process's part of a batch (NumPy, `axis` over `data`) as global arrays: one host and many alike."""
+    sharding = NamedSharding(mesh, P(*[None] * axis, "data"))
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
 
 

@@ -1,7 +1,7 @@
 """The concepts that every learner, source and evaluator shares. Start reading here.
 
 Shapes use one legend throughout the project: B batch, S shards, N environments, T time, K stacked
-frames, A actions, H W C image, Z latent.
+frames, A actions, H W C image, Z latent, D features.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ import optax
 
 Params = dict[str, Any]  # nested, string keys only, arrays at the leaves
 Metrics = dict[str, jax.Array]  # name -> [] float32, or an array where a histogram is meant
-Sizes = Mapping[str, Any]  # what a network must know of the data: {"observation": (4, 84, 84), "actions": 6}
+# What a network must know of the data: {"observation": (4, 84, 84), "actions": 6} or {"image": (28, 28, 1), "classes": 10}
+Sizes = Mapping[str, Any]
 
 State = Any  # a TrainState, or a subclass with fields of its own
 Batch = Any  # a pytree with a leading axis over `data`
@@ -61,10 +62,21 @@ class Learner(Protocol):
 class Source(Protocol):
     """Host side, one a process: where batches come from."""
 
-    spec: Batch  # of jax.ShapeDtypeStruct: the global shapes and dtypes
+    spec: Batch  # of jax.ShapeDtypeStruct: the global shapes and dtypes of what one learner step takes
     sizes: Sizes
     unit: str  # "frames" or "images": what budgets, intervals and x-axes count
-    examples_per_step: int  # global count of them in one batch
+    data_axis: int  # the axis of `spec` that is laid over `data`
+    dispatch: int  # learner steps in one call of the device: a batch has one more leading axis where it is above 1
+    examples_per_step: int  # global count of them in one batch, all its learner steps together
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """What training figures must be read with; kept in the run's `config.yaml`."""
+        ...
+
+    def attach(self, learner: Any) -> None:
+        """Says who learns from the batches (an actor plays with it). Once, before the first batch."""
+        ...
 
     def start(self, view: View, step: int) -> None:
         """Begins batch number `step` and returns at once."""
@@ -102,7 +114,7 @@ class Video:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What an evaluator found. Scalars are named `eval/...`."""
+    """What an evaluator found. Scalars are named `eval/...`, media by one word or `eval/...`."""
 
     scalars: Mapping[str, float]
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -140,3 +152,15 @@ class Rollout:
     context: Any  # [S, K-1, N, *frame] the frames before t = 0, blank where the game had not begun
     tail: Any  # [S, N, *frame] the frame after step T-1
     extras: Any  # what `act` returned, with leading axes [S, T, N]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+    """What a dataset hands to any model of images.
+
+    A GAN's batch has one axis more in front, [n, B, ...]: n updates of its discriminator to one of its generator.
+    """
+
+    image: Any  # [B, H, W, C] uint8
+    label: Any  # [B] int32 in 0..classes-1; 0 where the data has no classes

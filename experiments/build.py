@@ -48,6 +48,7 @@ class Checkpoint:
     keep: int = 2  # newest ones that stay
     replay: bool = True  # False: smaller, and acting refills the memory after a resume
     metric: str | None = None  # the best by this one is kept too
+    better: Literal["higher", "lower"] = "higher"
 
     def __post_init__(self):
         _at_least(self, 1, "every", "keep")
@@ -80,12 +81,15 @@ class Run:
         _at_least(self, 1, "budget", "log_every")
 
 
-def run(config: Mapping[str, Any]) -> Run:
-    """The objects of a whole run's config. Raises ConfigError before the source, and so anything costly, is built."""
+def run(config: Mapping[str, Any], *, source: Any = None) -> Run:
+    """The objects of a whole run's config, with `source` in place of its own where that is given.
+
+    Raises ConfigError before the source, and so anything costly, is built.
+    """
     call = plan({**config, "_target_": f"{__name__}.Run"})
     inert = {name: _make(value, sizes={}) for name, value in call.arguments.items() if name != "source"}
     dataclasses.replace(call, arguments=inert | {"source": None}).make(sizes=None)
-    source = _make(call.arguments["source"], sizes=None)
+    source = _make(call.arguments["source"], sizes=None) if source is None else source
     return dataclasses.replace(call, arguments=call.arguments | {"source": source}).make(sizes=source.sizes)
 
 

@@ -58,13 +58,32 @@ def compose(*overrides: str, name: str = "train") -> Config:
 
 
 def resolved(config: DictConfig) -> Config:
-    """Plain data with every interpolation resolved. Raises build.ConfigError."""
+    """Plain data, shrunk where `+debug=` says so, with every interpolation resolved. Raises build.ConfigError."""
     try:
+        if "debug" in config:
+            config = _shrunk(config)
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # pyright: ignore[reportReturnType]
     except omegaconf_errors.OmegaConfBaseException as error:
         missing = isinstance(error, omegaconf_errors.MissingMandatoryValue)
         problem = "missing; give it a value" if missing else str(error.msg or error).splitlines()[0]
         raise build.ConfigError(str(error.full_key), f": {problem}") from error
+
+
+def _shrunk(config: DictConfig) -> DictConfig:
+    """`config` with the values of its node `debug` at every key that it has; what was typed stays as typed."""
+    typed = resuming.keys(hydra_config.HydraConfig.get().overrides.task)
+
+    def shrink(node: dict[str, Any], values: Mapping[str, Any], outer: str) -> None:
+        for name in values.keys() & node.keys():
+            key = f"{outer}{name}"
+            if isinstance(values[name], dict) and isinstance(node[name], dict):
+                shrink(node[name], values[name], f"{key}.")
+            elif key not in typed:
+                node[name] = values[name]
+
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    shrink(plain, plain.pop("debug"), "")
+    return OmegaConf.create(plain)
 
 
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
@@ -87,6 +106,12 @@ def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any]
 def load(folder: str | Path) -> Config:
     """The config of the run in `folder`, as its task got it. Raises build.ConfigError where there is none."""
     return resuming.load(folder)
+
+
+def protocol(folder: str | Path) -> dict[str, Any]:
+    """What `save` was given as the protocol of the run in `folder`."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(Path(folder) / FILE))
+    return content.get("protocol", {})
 
 
 def _job(task: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:

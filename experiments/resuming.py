@@ -76,6 +76,11 @@ def load(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def keys(lines: Sequence[str]) -> set[str]:
+    """The keys and groups that these overrides set."""
+    return {override.key_or_group for override in _parse(lines)}
+
+
 def _parse(lines: Sequence[str]) -> list[override_types.Override]:
     return overrides_parser.OverridesParser.create().parse_overrides(list(lines))
 

@@ -29,7 +29,11 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         _attach(source, learner)
         config.save(folder, settings, protocol=source.protocol)
         checkpoints = checkpoint.Checkpoints(
-            folder / "checkpoints", keep=run.checkpoint.keep, replay=run.checkpoint.replay, metric=run.checkpoint.metric
+            folder / "checkpoints",
+            keep=run.checkpoint.keep,
+            replay=run.checkpoint.replay,
+            metric=run.checkpoint.metric,
+            better=run.checkpoint.better,
         )
         start = loop.begin(
             learner=learner,

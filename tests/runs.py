@@ -202,6 +202,9 @@ class Recording:
     """Batch k is [[k, 0.1·k]], from `bad` on it is NaN; `calls` holds (k, step of the view that it was begun with)."""
 
     unit = "frames"
+    data_axis = 0
+    dispatch = 1
+    protocol: Mapping[str, Any] = {}
 
     def __init__(self, examples_per_step: int = 10, *, bad: int | None = None):
         self.sizes: types.Sizes = {}
@@ -210,6 +213,8 @@ class Recording:
         self.calls: list[tuple[int, int]] = []
         self._bad = bad
         self._begun: list[int] = []
+
+    def attach(self, learner: Any) -> None: ...
 
     def start(self, view: Any, step: int) -> None:
         self.calls.append((step, int(view["step"])))

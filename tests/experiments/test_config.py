@@ -265,3 +265,13 @@ def test_an_algorithm_from_outside_is_found_through_the_search_path(start, tmp_p
     with pytest.raises(SystemExit):
         start(search, "experiment=sarza", task=task)
     assert "did you mean sarsa?" in capsys.readouterr().err
+
+
+def test_debug_shrinks_what_there_is_and_leaves_what_was_typed():
+    full = config.compose("experiment=dqn/pong")
+    tiny = config.compose("experiment=dqn/pong", "+debug=tiny", "learner.batch=8", "seed=3")
+    assert (full["source"]["envs"], tiny["source"]["envs"]) == (8, 2)
+    assert (tiny["learner"]["batch"], tiny["seed"]) == (8, 3)
+    cartpole = config.compose("experiment=dqn/cartpole", "+debug=tiny")
+    assert cartpole.keys() == full.keys()  # no `debug` left
+    assert "sticky" not in cartpole["source"]  # nothing that the run has no use for

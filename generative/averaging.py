@@ -1,0 +1,65 @@
+"""Averages of weights over training, counted in images so that they mean the same at every batch size."""
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core import types
+
+
+class Average(Protocol):
+    def decay(self, images: jax.Array, batch: int) -> jax.Array:
+        """The share that the average keeps at the update after which `images` [] have been seen; 0 copies."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HalfLife:
+    """Old weights count half after so many images; `ramp` holds it to that share of the images seen (EDM: 0.05)."""
+
+    images: float = 500_000
+    ramp: float | None = 0.05
+
+    def __post_init__(self):
+        if not self.images > 0:
+            raise ValueError(f"images={self.images}: a half-life is more than 0 images")
+        if self.ramp is not None and not self.ramp > 0:
+            raise ValueError(f"ramp={self.ramp}: must be greater than 0, or null for none")
+
+    def decay(self, images: jax.Array, batch: int) -> jax.Array:
+        before = images - batch
+        life = jnp.asarray(self.images, jnp.float32)
+        if self.ramp is not None:
+            life = jnp.minimum(life, self.ramp * images)
+        return jnp.where(before > 0, 0.5 ** (batch / life), 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Power:
+    """The power-function average (2312.02696): its profile's relative width is `std`, at every length of training."""
+
+    std: float = 0.05
+
+    def __post_init__(self):
+        if not 0 < self.std < 0.28:
+            raise ValueError(f"std={self.std}: a relative width lies in (0, 0.28)")
+
+    @property
+    def gamma(self) -> float:
+        """The exponent γ, the largest root of (γ + 1) / ((γ + 2)² (γ + 3)) = std²: std 0.05 gives 16.97."""
+        target = self.std**-2
+        roots = np.roots([1, 7, 16 - target, 12 - target])
+        return float(np.max(roots.real))
+
+    def decay(self, images: jax.Array, batch: int) -> jax.Array:
+        before = jnp.maximum(images - batch, 0)
+        return (before / images) ** (self.gamma + 1)
+
+
+def update(average: Average, old: types.Params, params: types.Params, images: jax.Array, batch: int) -> types.Params:
+    """The average after one more update. `images` [] float32: all that were seen, this batch of `batch` included."""
+    decay = average.decay(images, batch)
+    return jax.tree.map(lambda a, p: p + decay * (a - p), old, params)

@@ -1,0 +1,1 @@
+"""Networks of generative models, and what they are made of."""
