@@ -14,7 +14,7 @@ import optax
 
 Params = dict[str, Any]  # nested, string keys only, arrays at the leaves
 Metrics = dict[str, jax.Array]  # name -> [] float32, or an array where a histogram is meant
-# What a network must know of the data: {"observation": (4, 84, 84), "actions": 6} or {"image": (28, 28, 1), "classes": 10}
+# What a network must know: {"observation": (4, 84, 84), "actions": 6} or {"image": (28, 28, 1), "classes": 10}
 Sizes = Mapping[str, Any]
 
 State = Any  # a TrainState, or a subclass with fields of its own
