@@ -5,8 +5,9 @@ others, and XLA brings those into order at the top of a program but not inside `
 they run ten times slower (`xla/service/cpu/conv_canonicalization.cc`, github.com/jax-ml/jax/issues/12868).
 
 So the tangent is written here in layouts whose *transposes*, which is all that reverse mode runs, are NHWC by
-HWIO. The transposition itself, with its padding, stays JAX's own. The numbers are those of `lax`; forward mode,
-`vmap` and derivatives of any order work. Second derivatives are as slow in a loop as `lax`'s own.
+HWIO. The transposition itself, with its padding, stays JAX's own. The numbers are those of `lax` (to rounding where
+a gradient is one product and shifted sums); forward mode, `vmap` and derivatives of any order work. Second
+derivatives are as slow in a loop as `lax`'s own.
 """
 
 import functools
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _CANONICAL = ("NHWC", "HWIO", "NHWC")
@@ -80,10 +83,41 @@ def _convolve(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
 @_convolve.defjvp
 def _convolve_jvp(convolution: Any, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
-    # Its transpose convolves the cotangent [B, H', W', O] with the flipped kernel [h, w, O, I].
-    by_input = convolution(dx, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC"))
+    if _tiled(convolution, x, kernel):
+        by_input = _product(dx, kernel, convolution.keywords["window_strides"], convolution.keywords["precision"])
+    else:
+        # Its transpose convolves the cotangent [B, H', W', O] with the flipped kernel [h, w, O, I].
+        by_input = convolution(dx, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC"))
     # Its transpose convolves x as [I, H, W, B] with the cotangent as a kernel [H', W', B, O], giving [I, h, w, O].
     by_kernel = convolution(
         x.transpose(3, 1, 2, 0), dkernel.transpose(2, 0, 1, 3), dimension_numbers=("CHWN", "IHWO", "HWNC")
     )
     return _convolve(convolution, x, kernel), by_input + by_kernel.transpose(2, 0, 1, 3)
+
+
+def _tiled(convolution: Any, x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether `_product` can stand for it: float32, no padding, no dilation, and strides that divide every size."""
+    given = convolution.keywords
+    strides, padding, sizes = given["window_strides"], given["padding"], (x.shape[1:3], kernel.shape[:2])
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(*sizes, strides, padding)
+    dilations = (*(given["lhs_dilation"] or ()), *(given["rhs_dilation"] or ()))
+    bare = not np.any(padding) and all(step == 1 for step in dilations)
+    single = x.dtype == kernel.dtype == jnp.float32 == (given["preferred_element_type"] or jnp.float32)
+    return single and bare and not np.any(np.remainder(sizes, strides))
+
+
+def _product(x: jax.Array, kernel: jax.Array, strides: Sequence[int], precision: Any) -> jax.Array:
+    """The convolution as one product, both sides cut into tiles as large as the strides.
+
+    Its transpose is one product of cotangent and kernel and a sum of shifted pieces, one for each tile of the kernel.
+    """
+    (batch, height, width, inward), (*sizes, _, outward) = x.shape, kernel.shape
+    down, across = sizes[0] // strides[0], sizes[1] // strides[1]
+    rows, columns = height // strides[0], width // strides[1]
+    high, wide = rows - down + 1, columns - across + 1
+    x = x.reshape(batch, rows, strides[0], columns, strides[1], inward).swapaxes(2, 3)
+    x = jnp.stack([x[:, i : i + high, j : j + wide] for i in range(down) for j in range(across)], axis=3)
+    kernel = kernel.reshape(down, strides[0], across, strides[1], inward, outward).swapaxes(1, 2)
+    y = jnp.matmul(x.reshape(batch * high * wide, -1), kernel.reshape(-1, outward), precision=precision)
+    return y.reshape(batch, high, wide, outward)

@@ -23,9 +23,13 @@ MALLOC = {
     "MALLOC_TOP_PAD_": "67108864",  # 64 MiB
     "MALLOC_ARENA_MAX": "1",  # one heap for all threads: each of its own would keep what it freed, 270 MB in all
 }
-# Sends convolutions to Eigen instead of YNNPACK. A jaxlib that does not know a flag ends the process, hence:
-YNN = "--xla_cpu_experimental_ynn_fusion_type"
-JAXLIBS = ("0.10.",)
+FLAGS = {
+    # Convolutions go to Eigen instead of YNNPACK.
+    "--xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",
+    # Fewer copies of what a loop updates in place: an optimiser's moments.
+    "--xla_cpu_copy_insertion_use_region_analysis": "true",
+}
+JAXLIBS = ("0.10.",)  # a jaxlib that does not know a flag ends the process
 
 
 def tune(*, wanted: bool = True) -> None:
@@ -51,14 +55,15 @@ def tune(*, wanted: bool = True) -> None:
 
 
 def missing_settings(environ: Mapping[str, str], *, jaxlib: str, glibc: bool) -> dict[str, str]:
-    """The variables to set, given those that are; a user's choice of malloc or of the flag is left whole."""
+    """The variables to set, given those that are; a user's choice of malloc or of a flag is left whole."""
     settings = {}
     chosen = any(name in environ for name in (*MALLOC, "LD_PRELOAD"))  # a preloaded library may be another malloc
     if glibc and not chosen:
         settings |= MALLOC
     flags = environ.get("XLA_FLAGS", "")
-    if jaxlib.startswith(JAXLIBS) and YNN not in flags:
-        settings["XLA_FLAGS"] = f"{flags} {YNN}=-individual_convolution".strip()
+    added = [f"{name}={value}" for name, value in FLAGS.items() if name not in flags]
+    if jaxlib.startswith(JAXLIBS) and added:
+        settings["XLA_FLAGS"] = " ".join([flags, *added]).strip()
     return settings
 
 

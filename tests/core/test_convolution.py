@@ -12,8 +12,11 @@ from core import convolution
 NHWC = ("NHWC", "HWIO", "NHWC")
 CASES = {  # input size, kernel size, strides, padding, other arguments
     "nature_1": ((20, 20), (8, 8), (4, 4), "VALID", {}),
-    "nature_2": ((9, 9), (4, 4), (2, 2), "VALID", {}),
+    "nature_2": ((10, 10), (4, 4), (2, 2), "VALID", {}),
     "nature_3": ((7, 7), (3, 3), (1, 1), "VALID", {}),
+    "tiled_unevenly": ((12, 10), (6, 4), (3, 2), ((0, 0), (0, 0)), {}),
+    "valid_untiled": ((9, 9), (4, 4), (2, 2), "VALID", {}),
+    "valid_atrous": ((8, 8), (2, 2), (1, 1), "VALID", {"rhs_dilation": (2, 2)}),
     "same": ((9, 8), (3, 3), (1, 1), "SAME", {}),
     "stride_leaves_a_rest": ((11, 12), (3, 4), (2, 3), "SAME", {}),
     "uneven_padding": ((10, 7), (3, 2), (3, 2), ((2, 0), (-1, 3)), {}),
@@ -21,6 +24,13 @@ CASES = {  # input size, kernel size, strides, padding, other arguments
     "transposed": ((5, 4), (4, 3), (1, 1), ((2, 2), (1, 1)), {"lhs_dilation": (2, 3)}),
     "one_by_one": ((4, 5), (1, 1), (1, 1), "VALID", {}),
 }
+
+# The input's gradient as a convolution, and as a product.
+FORMS = pytest.mark.parametrize(
+    ("size", "kernel", "padding"),
+    [((9, 8), (3, 3), "SAME"), ((8, 6), (4, 2), "VALID")],
+    ids=["convolution", "product"],
+)
 
 
 def both(strides, padding, options):
@@ -60,9 +70,10 @@ def test_value_and_gradients_are_laxs(case):
     assert_close(jax.jit(gradients(ours))(x, k), jax.jit(gradients(lax_own))(x, k))
 
 
-def test_bfloat16_gradients_are_laxs_and_stay_bfloat16():
-    ours, lax_own = both((2, 2), "SAME", {})
-    x, k = arrays((9, 8), (3, 3), jnp.bfloat16)
+@pytest.mark.parametrize(("size", "padding"), [((9, 8), "SAME"), ((7, 7), "VALID")])
+def test_bfloat16_gradients_are_laxs_and_stay_bfloat16(size, padding):
+    ours, lax_own = both((1, 1) if padding == "VALID" else (2, 2), padding, {})
+    x, k = arrays(size, (3, 3), jnp.bfloat16)
     assert_close(jax.jit(gradients(ours))(x, k), jax.jit(gradients(lax_own))(x, k), tolerance=2**-7)
 
 
@@ -73,9 +84,10 @@ def test_mixed_precision_returns_the_preferred_type():
     assert_close(jax.jit(ours)(x, k), jax.jit(lax_own)(x, k))
 
 
-def test_gradients_inside_scan():
-    ours, lax_own = both((2, 2), "SAME", {})
-    x, k = arrays((9, 8), (3, 3))
+@FORMS
+def test_gradients_inside_scan(size, kernel, padding):
+    ours, lax_own = both((2, 2), padding, {})
+    x, k = arrays(size, kernel)
 
     def descend(function):
         def step(k, _):
@@ -87,17 +99,19 @@ def test_gradients_inside_scan():
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
-def test_gradients_under_vmap(axes):
-    ours, lax_own = both((2, 2), "SAME", {})
-    x, k = arrays((9, 8), (3, 3))
+@FORMS
+def test_gradients_under_vmap(axes, size, kernel, padding):
+    ours, lax_own = both((2, 2), padding, {})
+    x, k = arrays(size, kernel)
     x, k = (jnp.stack([a, 2 * a]) if axis == 0 else a for a, axis in zip((x, k), axes, strict=True))
     ours, lax_own = (jax.jit(jax.vmap(gradients(f), axes)) for f in (ours, lax_own))
     assert_close(ours(x, k), lax_own(x, k))
 
 
-def test_gradient_penalty_reverse_over_reverse():
-    ours, lax_own = both((2, 2), "SAME", {})
-    x, k = arrays((9, 8), (3, 3))
+@FORMS
+def test_gradient_penalty_reverse_over_reverse(size, kernel, padding):
+    ours, lax_own = both((2, 2), padding, {})
+    x, k = arrays(size, kernel)
 
     def penalty(function):
         return jax.jit(jax.grad(lambda x, k: jnp.sum(gradients(function)(x, k)[0] ** 2), argnums=(0, 1)))
@@ -105,9 +119,10 @@ def test_gradient_penalty_reverse_over_reverse():
     assert_close(penalty(ours)(x, k), penalty(lax_own)(x, k), tolerance=1e-4)
 
 
-def test_forward_mode_and_forward_over_reverse():
-    ours, lax_own = both((2, 2), "SAME", {})
-    x, k = arrays((9, 8), (3, 3))
+@FORMS
+def test_forward_mode_and_forward_over_reverse(size, kernel, padding):
+    ours, lax_own = both((2, 2), padding, {})
+    x, k = arrays(size, kernel)
     tangents = (jnp.cos(x), jnp.sin(k))
     assert_close(jax.jvp(ours, (x, k), tangents), jax.jvp(lax_own, (x, k), tangents))
     hessian_vector = [
@@ -122,6 +137,13 @@ def test_gradients_are_in_the_layout_of_the_fast_kernels():
     numbers = [line.split("dim_numbers = ")[1] for line in text.splitlines() if "dim_numbers" in line]
     assert len(numbers) == 3
     assert all(number.startswith("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]") for number in numbers)
+
+
+def test_the_input_gradient_is_a_product_where_strides_divide_the_sizes():
+    ours, _ = both((2, 2), "VALID", {})
+    text = jax.jit(gradients(ours)).lower(*arrays((8, 6), (4, 2))).as_text()
+    assert text.count("stablehlo.convolution") == 2
+    assert text.count("stablehlo.dot_general") == 1
 
 
 @pytest.mark.parametrize("reason", ["accelerator", "groups", "layout", "one dimension"])

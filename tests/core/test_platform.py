@@ -20,6 +20,7 @@ platform.tune(wanted="tune=false" not in sys.argv)
 names = (*platform.MALLOC, "XLA_FLAGS")
 print(json.dumps([sys.argv[1:], {name: os.environ.get(name) for name in names}, "jax" in sys.modules]))
 """
+flags = [f"{name}={value}" for name, value in platform.FLAGS.items()]
 linux = pytest.mark.skipif(
     sys.platform != "linux" or os.uname().machine != "x86_64", reason="tune() is for Linux on x86-64"
 )
@@ -45,7 +46,7 @@ def test_starts_again_once_with_the_same_command_line(tmp_path, module):
     assert before == ["before", "before"]
     assert arguments == ["a=b c", "--flag"]
     assert environ["GLIBC_TUNABLES"] == platform.MALLOC["GLIBC_TUNABLES"]
-    assert environ["XLA_FLAGS"].startswith(platform.YNN)
+    assert environ["XLA_FLAGS"].split() == flags
     assert not jax_imported, "deciding must not cost the import of JAX"
     assert stderr.count("\n") == 1
     assert "XLA_FLAGS=" in stderr and "JAXCADE_TUNE=0" in stderr
@@ -64,10 +65,10 @@ def test_switched_off(tmp_path, how):
 
 @linux
 def test_what_the_user_set_stays(tmp_path):
-    flags = "--xla_force_host_platform_device_count=2"
-    before, (_, environ, _), _ = run(tmp_path, environ={"XLA_FLAGS": flags, "MALLOC_TOP_PAD_": "5"})
+    own = "--xla_force_host_platform_device_count=2"
+    before, (_, environ, _), _ = run(tmp_path, environ={"XLA_FLAGS": own, "MALLOC_TOP_PAD_": "5"})
     assert before == ["before", "before"]
-    assert environ["XLA_FLAGS"].split() == [flags, f"{platform.YNN}=-individual_convolution"]
+    assert environ["XLA_FLAGS"].split() == [own, *flags]
     assert environ["MALLOC_TOP_PAD_"] == "5"
     assert environ["MALLOC_MMAP_MAX_"] is None
 
@@ -79,12 +80,19 @@ def test_what_the_user_set_stays(tmp_path):
         ({}, "0.11.0", True, {*platform.MALLOC}),  # a jaxlib that may not know the flag
         ({}, "", False, set()),
         ({"LD_PRELOAD": "libjemalloc.so.2"}, "0.10.2", True, {"XLA_FLAGS"}),
-        ({"XLA_FLAGS": f"{platform.YNN}=individual_dot"}, "0.10.2", True, {*platform.MALLOC}),
-        ({**platform.MALLOC, "XLA_FLAGS": f"{platform.YNN}="}, "0.10.2", True, set()),
+        ({"XLA_FLAGS": " ".join(f"{name}=other" for name in platform.FLAGS)}, "0.10.2", True, {*platform.MALLOC}),
+        ({**platform.MALLOC, "XLA_FLAGS": " ".join(flags)}, "0.10.2", True, set()),
     ],
 )
 def test_missing_settings(environ, jaxlib, glibc, names):
     assert set(platform.missing_settings(environ, jaxlib=jaxlib, glibc=glibc)) == names
+
+
+@pytest.mark.parametrize("chosen", platform.FLAGS)
+def test_a_flag_that_the_user_chose_stays_and_the_others_are_added(chosen):
+    settings = platform.missing_settings({"XLA_FLAGS": f"{chosen}=other"}, jaxlib="0.10.2", glibc=False)
+    rest = [f"{name}={value}" for name, value in platform.FLAGS.items() if name != chosen]
+    assert settings["XLA_FLAGS"].split() == [f"{chosen}=other", *rest]
 
 
 @linux
