@@ -60,6 +60,10 @@ class Evaluation:
             raise ValueError(f"max_frames={self.max_frames}: these environments set their own cap; leave it out")
         _check(episodes=self.episodes, envs=self.envs, epsilon=self.epsilon)
 
+    def prepare(self, learner: Any) -> None:
+        if not hasattr(learner, "act"):
+            raise ValueError(f"{type(learner).__name__} plays no games; evaluators=images judges models of images")
+
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         recipe: Any = self.environments
         scores = evaluate(

@@ -185,6 +185,7 @@ def _compile(learner: Any, source: Any, placement: mesh.Placement) -> _Functions
     devices = placement.mesh()
     abstract = jax.eval_shape(learner.init, jax.random.key(0), source.spec)
     shardings = placement.shardings(abstract, devices)
+    mesh.check_batch(source.spec, devices, axis=source.data_axis)
     mesh.check_memory(
         abstract, shardings, hint="a smaller learner.replay.capacity or network, or more devices, would fit"
     )

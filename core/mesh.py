@@ -77,6 +77,18 @@ def globalize(batch: Any, mesh: jax.sharding.Mesh, *, axis: int = 0) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
 
 
+def check_batch(spec: Any, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, *, axis: int) -> None:
+    """Raises: ValueError, with the next sizes that do, where `axis` of a batch does not divide over `data`."""
+    devices, size = mesh.shape["data"], jax.tree.leaves(spec)[0].shape[axis]
+    if size % devices:
+        below, above = size // devices * devices, -(-size // devices) * devices
+        sizes = f"{below} or {above}" if below else str(above)
+        raise ValueError(
+            f"source: the {size} rows of a batch do not divide over the {devices} devices of mesh axis 'data'; take "
+            f"{sizes} (source.batch of images, source.shards of an actor), or other mesh.data"
+        )
+
+
 def localize(tree: Any) -> Any:
     """Replicated arrays as this process's own, on its first device."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)

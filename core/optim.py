@@ -16,15 +16,43 @@ def linear(*, start: float, end: float, frames: int) -> Callable[[float], float]
     return lambda now: start + (end - start) * min(max(now / frames, 0.0), 1.0)
 
 
+def cosine(*, images: int, batch: int, warmup: int = 0, end: float = 0.0) -> Callable[[jax.Array], jax.Array]:
+    """The share of the learning rate that the next update uses, by the number of updates so far (each of `batch`).
+
+    It rises linearly over the first `warmup` images, then falls on half a cosine to `end` at `images` and stays there.
+    """
+    if not 0 <= warmup < images:
+        raise ValueError(f"warmup={warmup}: must be at least 0 and less than the {images} images of the whole schedule")
+    if batch < 1:
+        raise ValueError(f"batch={batch}: an update takes at least 1 image")
+    if not 0 <= end <= 1:
+        raise ValueError(f"end={end}: a share of the learning rate lies in [0, 1]")
+
+    def share(updates: jax.Array) -> jax.Array:
+        seen = updates * float(batch)
+        fallen = jnp.clip((seen - float(warmup)) / float(images - warmup), 0, 1)
+        rising = jnp.minimum((seen + batch) / float(max(warmup, batch)), 1)  # never 0: the first update counts, too
+        return rising * (end + (1 - end) * (1 + jnp.cos(jnp.pi * fallen)) / 2)
+
+    return share
+
+
 def optimizer(
-    *, rule: Callable[..., optax.GradientTransformation], learning_rate: float, clip_norm: float | None = None
+    *,
+    rule: Callable[..., optax.GradientTransformation],
+    learning_rate: float,
+    clip_norm: float | None = None,
+    schedule: Callable[[jax.Array], jax.Array] | None = None,
 ) -> optax.GradientTransformation:
-    """`rule(learning_rate)`, after clipping the gradient's global norm to `clip_norm` where that is given."""
+    """`rule(learning_rate)`, after clipping the gradient's global norm to `clip_norm` where that is given.
+
+    `schedule` gives the share of `learning_rate` by the number of updates so far, [] int32.
+    """
     if not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate}: must be greater than 0")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm={clip_norm}: must be greater than 0, or null for no clipping")
-    update = rule(learning_rate)
+    update = rule(learning_rate if schedule is None else lambda updates: learning_rate * schedule(updates))
     return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
 
 

@@ -129,6 +129,10 @@ class Evaluator(Protocol):
         """Frames or images between two evaluations."""
         ...
 
+    def prepare(self, learner: Any) -> None:
+        """Refuses, by a ValueError and before any training, a learner that it cannot judge."""
+        ...
+
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> Report: ...
 
 

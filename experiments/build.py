@@ -4,7 +4,7 @@ A node is plain data (dicts, lists, text, numbers), as `config.resolved` makes i
 - `_target_: package.name` is called with the node's other keys as keyword arguments;
 - `_partial_: true` makes a `functools.partial` of it, or the target itself where no argument is given;
 - `_local_: [game]` names keys that people and interpolations use and the target does not get;
-- `_off_: true` empties a mapping, whatever else was merged into it;
+- `_off_: true` empties a mapping, whatever else was merged into it; `null` takes one object out of it;
 - text given where a function is wanted names it: `bootstrap: agents.td.double_bootstrap`;
 - a plain mapping where a dataclass is wanted becomes that dataclass;
 - lists become tuples, so that frozen dataclasses stay hashable.
@@ -70,6 +70,8 @@ class Run:
     tune: bool = True
     network: Any = None  # as the learner has it: here so that a mistake is told under the key it was typed with
     optimizer: Any = None  # likewise
+    sampler: Any = None  # likewise
+    sampler: Any = None  # likewise
     source: Any
     learner: Any
     evaluators: Mapping[str, types.Evaluator]
@@ -86,11 +88,17 @@ def run(config: Mapping[str, Any], *, source: Any = None) -> Run:
 
     Raises ConfigError before the source, and so anything costly, is built.
     """
+    call = check(config)
+    source = _make(call.arguments["source"], sizes=None) if source is None else source
+    return dataclasses.replace(call, arguments=call.arguments | {"source": source}).make(sizes=source.sizes)
+
+
+def check(config: Mapping[str, Any]) -> "Call":
+    """A whole run's config, checked as far as that is possible without its source. Raises ConfigError."""
     call = plan({**config, "_target_": f"{__name__}.Run"})
     inert = {name: _make(value, sizes={}) for name, value in call.arguments.items() if name != "source"}
     dataclasses.replace(call, arguments=inert | {"source": None}).make(sizes=None)
-    source = _make(call.arguments["source"], sizes=None) if source is None else source
-    return dataclasses.replace(call, arguments=call.arguments | {"source": source}).make(sizes=source.sizes)
+    return call
 
 
 def objects(node: Any, key: str = "", *, sizes: Mapping[str, Any] | None = None) -> Any:
@@ -138,7 +146,8 @@ def plan(value: Any, key: str = "", annotation: Any = Any) -> Any:
         if _is_protocol(annotation) or (_is_class(annotation) and not issubclass(dict, annotation)):
             raise ConfigError(key, f": _target_ is missing, so this makes no {annotation.__name__}")
         inner = (typing.get_args(annotation) or (Any, Any))[-1] if _is_mapping(annotation) else Any
-        return {name: plan(item, _join(key, name), inner) for name, item in value.items()}
+        kept = {name: item for name, item in value.items() if item is not None or not _is_protocol(inner)}
+        return {name: plan(item, _join(key, name), inner) for name, item in kept.items()}
     if isinstance(value, list | tuple):
         if _has_target(value):
             return tuple(plan(item, f"{key}.{index}") for index, item in enumerate(value))

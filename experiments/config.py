@@ -76,8 +76,9 @@ def _shrunk(config: DictConfig) -> DictConfig:
     def shrink(node: dict[str, Any], values: Mapping[str, Any], outer: str) -> None:
         for name in values.keys() & node.keys():
             key = f"{outer}{name}"
-            if isinstance(values[name], dict) and isinstance(node[name], dict):
-                shrink(node[name], values[name], f"{key}.")
+            if isinstance(values[name], dict):
+                if isinstance(node[name], dict):
+                    shrink(node[name], values[name], f"{key}.")
             elif key not in typed:
                 node[name] = values[name]
 

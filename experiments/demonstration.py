@@ -11,7 +11,7 @@ import numpy as np
 
 from agents import evaluation
 from core import platform, record
-from experiments import config, evaluating, runs, training
+from experiments import config, evaluating, playing, runs, training
 
 EPISODES = 20
 ENVS = 20  # games at a time
@@ -26,11 +26,11 @@ def task(settings: config.Config, folder: Path) -> None:
     print(_opening(settings), flush=True)
     training.task(settings, folder)
     run = runs.load(folder)
-    judge = evaluating.judging(run, episodes=EPISODES, envs=ENVS)
+    judge = playing.judging(run, episodes=EPISODES, envs=ENVS)
     print(f"Playing {EPISODES} games with the trained agent, and the same games at random ...", flush=True)
-    scores = evaluating.play(run, judge, seed=SEED, random=True)
-    evaluating.save(run, f"python -m experiments.demo {shlex.join(sys.argv[1:])}", scores)
-    filmed = evaluating.film(run, judge, seed=SEED, max_seconds=30.0)
+    scores = playing.play(run, judge, seed=SEED, random=True)
+    evaluating.save(run, f"python -m experiments.demo {shlex.join(sys.argv[1:])}", playing.content(scores))
+    filmed = playing.film(run, judge, seed=SEED, max_seconds=30.0)
     curve = draw(folder, scores, game=_game(settings))
     print(_closing(run, scores, filmed, curve, seconds=time.monotonic() - began), flush=True)
 
@@ -92,7 +92,7 @@ def _opening(settings: config.Config) -> str:
 def _closing(
     run: runs.Trained,
     scores: Mapping[str, evaluation.Scores],
-    filmed: evaluating.Film,
+    filmed: playing.Film,
     curve: Path,
     *,
     seconds: float,

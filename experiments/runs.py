@@ -1,13 +1,16 @@
 """A run that has left something behind: its config, its learner and its weights, from its folder alone."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
-from core import checkpoint
+from core import checkpoint, data, types
 from experiments import build, config
+from generative import drawing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,23 +33,68 @@ class Trained:
     def unit(self) -> str:
         return self.objects.source.unit
 
+    @property
+    def sizes(self) -> types.Sizes:
+        """What its network knows of the data."""
+        return self.objects.source.sizes
+
+    @property
+    def classes(self) -> int:
+        """How many classes it can be asked for; 0 where it takes no label."""
+        return drawing.classes(self.learner)
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        label: np.ndarray | None = None,
+        sampler: Any = None,
+        batch: int = 250,
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Images uint8 [count, H, W, C] from a model of images; the i-th is drawn from `seed` + i alone."""
+        return drawing.draw(
+            self.learner,
+            self.view,
+            seed + np.arange(count),
+            label=label,
+            batch=batch,
+            sampler=sampler,
+            progress=progress,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What an evaluation of a run found."""
+
+    text: str  # for a person
+    content: Mapping[str, Any]  # plain values, for a file
+    report: types.Report
+    protocol: Mapping[str, Any]
+
+
+def is_agent(learner: Any) -> bool:
+    return hasattr(learner, "act")
+
 
 def load(folder: str | Path, which: Literal["latest", "best"] = "latest") -> Trained:
     """Reads a run that is finished or still going on, and changes nothing in its folder.
 
-    Only weights are read: neither the replay memory nor the optimiser's state takes memory here.
+    Only weights are read: neither the replay memory nor the optimiser's state takes memory here, and a model of images
+    needs no data.
 
     Raises:
       build.ConfigError: there is no run here, or it has no such checkpoint.
     """
-    settings = config.load(folder)
-    objects = build.run(settings)
+    settings, protocol = config.load(folder), config.protocol(folder)
+    objects = build.run(settings, source=data.Shape.from_protocol(protocol) if "image" in protocol else None)
     source, learner = objects.source, objects.learner
-    try:
+    if is_agent(learner):
         source.attach(learner)
-        wanted = _weights(jax.eval_shape(learner.init, jax.random.key(0), source.spec))
-    finally:
         source.close()
+    wanted = _weights(jax.eval_shape(learner.init, jax.random.key(0), source.spec))
     try:
         loaded = checkpoint.load(Path(folder) / "checkpoints", wanted, which)
     except checkpoint.CheckpointError as error:

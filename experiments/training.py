@@ -2,13 +2,23 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import checkpoint, loop, platform, profiling, progress, stopping, tracking
+from core import checkpoint, loop, platform, profiling, progress, stopping, tracking, types
 from experiments import build, config
 
-SHOWN = ("eval/episode_return", "train/episode_return", "loss/td")  # beside the progress bar
+# Beside the progress bar, as far as a run has them.
+SHOWN = (
+    "eval/episode_return",
+    "train/episode_return",
+    "eval/fid",
+    "eval/loss",
+    "eval/accuracy",
+    "loss/td",
+    "loss/total",
+)
 
 
 def task(settings: config.Config, folder: Path) -> None:
@@ -27,6 +37,7 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
     source, learner = run.source, run.learner
     try:
         _attach(source, learner)
+        _prepare(run.evaluators, learner)
         config.save(folder, settings, protocol=source.protocol)
         checkpoints = checkpoint.Checkpoints(
             folder / "checkpoints",
@@ -60,6 +71,14 @@ def _attach(source: Any, learner: Any) -> None:
         source.attach(learner)
     except ValueError as error:  # the network does not fit the data
         raise build.ConfigError("", str(error)) from error
+
+
+def _prepare(evaluators: Mapping[str, types.Evaluator], learner: Any) -> None:
+    for name, evaluator in evaluators.items():
+        try:
+            evaluator.prepare(learner)
+        except ValueError as error:
+            raise build.ConfigError(f"evaluators.{name}", f": {error}") from error
 
 
 def _loop(

@@ -55,8 +55,9 @@ class Power:
         return float(np.max(roots.real))
 
     def decay(self, images: jax.Array, batch: int) -> jax.Array:
-        before = jnp.maximum(images - batch, 0)
-        return (before / images) ** (self.gamma + 1)
+        # (1 - batch / images)^(γ + 1), kept exact where batch / images is near the rounding of 1.
+        share = jnp.minimum(batch / images, 1)
+        return jnp.exp((self.gamma + 1) * jnp.log1p(-share))
 
 
 def update(average: Average, old: types.Params, params: types.Params, images: jax.Array, batch: int) -> types.Params:

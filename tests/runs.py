@@ -49,6 +49,8 @@ class Watch:
     look: Callable[[int, Any], Mapping[str, float] | None]  # (step, state) -> scalars
     every: int = 1
 
+    def prepare(self, learner: Any) -> None: ...
+
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         return types.Report(scalars=self.look(int(state.step), state) or {})
 

@@ -70,10 +70,12 @@ def test_every_experiment_names_real_settings_of_the_right_types(experiment: str
     assert settings["name"] == experiment
 
 
-@pytest.mark.parametrize("group", ["learner", "network", "optimizer", "evaluators", "mesh", "tracker"])
+@pytest.mark.parametrize("group", ["learner", "network", "optimizer", "sampler", "evaluators", "mesh", "tracker"])
 def test_every_choice_of_a_group_fits(group: str):
     for file in (config.CONF / group).glob("*.yaml"):
-        build_only(config.compose(f"{group}={file.stem}"), Path())
+        of_images = group == "evaluators" and file.stem not in ("episodes", "none")
+        images = ["source=digits", "learner=vae"] if of_images else []
+        build_only(config.compose(f"{'+' * (group == 'sampler')}{group}={file.stem}", *images), Path())
 
 
 def test_the_default_is_natures_dqn():
@@ -133,7 +135,7 @@ def test_short_keys_reach_the_games_and_their_judges():
         ("learner.batc=3", "learner.batc: no such key; did you mean learner.batch?"),
         ("batch=3", "batch: no such key; did you mean learner.batch?"),
         ("lerner=dqn", "lerner: no such key; did you mean learner?"),
-        ("learner=dqm", "learner=dqm: no such choice; did you mean dqn?"),
+        ("learner=duelling", "learner=duelling: no such choice; did you mean dueling?"),
         ("experiment=dqn/png", "experiment=dqn/png: no such choice; did you mean dqn/pong?"),
         ("+debug=tinny", "debug=tinny: no such choice; did you mean tiny?"),
         ("learner.batch=many", "learner.batch=many: should be a valid integer, not text"),
@@ -178,7 +180,7 @@ def test_help_is_a_page(start, capsys: pytest.CaptureFixture):
         start("--help")
     page = capsys.readouterr().out
     assert left.value.code in (0, None)
-    for part in ("learner: double_dqn, dqn", "experiment/dqn: atari", "budget ", "-m seed=0,1,2", "resume="):
+    for part in ("learner: autoencoder, beta_vae", "experiment/dqn: atari", "budget ", "-m seed=0,1,2", "resume="):
         assert part in page
 
 

