@@ -1,0 +1,271 @@
+"""Diffusion and flow matching: one learner, composed.
+
+network x `prediction` x `noise` in training x `weighting` x `sampler` x averages. x = α x₀ + σ ε, the wrapped network
+estimates E[x₀ | x], and that is all a sampler needs to know: training and sampling are independent (2206.00364). DDPM,
+its cosine schedule, v-diffusion, EDM and flow matching are choices of these, made in `conf/learner/`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from core import network, types
+from generative import descent, noise, pixels, preconditioning, probability_flow, samplers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """`network` maps (x float32 [B, H, W, C], noise [B], label [B] or None, key=) to [B, H, W, C].
+
+    Labels are hidden from a share `label_dropout` of the images, so that the model knows both the conditional and the
+    unconditional distribution; 1 makes an unconditional model of images with labels.
+    """
+
+    network: network.Network
+    optimizer: optax.GradientTransformation
+    noise: noise.Noise
+    prediction: Callable[[noise.Level], preconditioning.Coefficients]
+    weighting: Callable[[noise.Level, jax.Array], jax.Array] = preconditioning.of_output
+    sampler: samplers.Sampler = dataclasses.field(default_factory=lambda: samplers.Sampler(rule=samplers.DDIM()))
+    averages: descent.Averages = dataclasses.field(default_factory=dict, hash=False)
+    label_dropout: float = 0.1
+    dequantize: bool = False  # train on what likelihoods are of: levels of gray filled evenly
+    judge_levels: int = 8  # of noise, for each image that `judge` sees
+
+    def __post_init__(self):
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout={self.label_dropout}: must lie in [0, 1]")
+        if self.judge_levels < 1:
+            raise ValueError(f"judge_levels={self.judge_levels}: must be at least 1")
+
+    def warmup(self, spec: types.Images) -> int:
+        return 0
+
+    def init(self, key: jax.Array, spec: types.Images) -> descent.State:
+        """Raises ValueError where the images do not fit the network, or the sampler not the model."""
+        if spec.image.shape[-3:] != self._image or spec.image.dtype != jnp.uint8:
+            raise ValueError(f"network: made for uint8 images of {self._image}, not {spec.image.dtype} {spec.image.shape}")
+        self._path(self.sampler)
+        return descent.begin(key, self.network.init(jax.random.fold_in(key, 0)), self.optimizer, self.averages)
+
+    def loss(self, params: types.Params, batch: types.Images, key: jax.Array) -> tuple[jax.Array, types.Metrics]:
+        """[] weighted squared error, a mean over images and pixels, at levels spread evenly over the batch."""
+        level_key, image_key, noise_key, label_key, drop_key = jax.random.split(key, 5)
+        count = batch.image.shape[0]
+        level = self.noise.levels(noise.stratified(level_key, count))
+        label = batch.label if self.classes else None
+        if label is not None:
+            hidden = jax.random.bernoulli(label_key, self.label_dropout, (count,))
+            label = jnp.where(hidden, self.classes, label)
+        image = pixels.signed(batch.image)
+        if self.dequantize:
+            image = probability_flow.dequantized(batch.image, jax.random.split(image_key, count))
+        fresh = jax.random.normal(noise_key, image.shape)
+        weighted, error = self._errors(self.network.bind(params), image, fresh, level, label, drop_key)
+        return jnp.mean(weighted), {"train/squared_error": jnp.mean(error)}
+
+    def step(self, state: descent.State, batch: types.Images) -> tuple[descent.State, types.Metrics]:
+        loss = lambda params, key: self.loss(params, batch, key)
+        return descent.descend(state, loss, self.optimizer, self.averages, images=batch.image.shape[0])
+
+    def absorb(self, state: descent.State, batch: types.Images) -> descent.State:
+        return dataclasses.replace(state, step=state.step + 1)
+
+    def view(self, state: descent.State) -> dict[str, Any]:
+        return descent.chosen(state, self.averages)
+
+    def judge(self, view: dict[str, Any], batch: types.Images, key: jax.Array) -> dict[str, jax.Array]:
+        """The loss of each image [B], with its label where the model has labels, over fixed levels of noise."""
+        module, image = self.network.bind(view["params"]), pixels.signed(batch.image)
+        label = batch.label if self.classes else None
+
+        def at(index: jax.Array) -> jax.Array:
+            u = jnp.full(image.shape[0], (index + 0.5) / self.judge_levels)
+            fresh = jax.random.normal(jax.random.fold_in(key, index), image.shape)
+            return self._errors(module, image, fresh, self.noise.levels(u), label, None)[0]
+
+        return {"loss": jnp.mean(jax.lax.map(at, jnp.arange(self.judge_levels)), axis=0)}
+
+    def sample(
+        self,
+        view: dict[str, Any],
+        seeds: jax.Array,
+        label: jax.Array | None = None,
+        *,
+        sampler: samplers.Sampler | None = None,
+    ) -> jax.Array:
+        """Uint8 [B, H, W, C]; image i is a function of seeds[i] and label[i] alone.
+
+        `label` [B] int32: a class, or the number of classes for no label. None: where the model knows labels, one of
+        them by the seed. Raises ValueError where the sampler does not fit the model.
+        """
+        sampler = sampler or self.sampler
+        return pixels.to_bytes(self._sample(view, seeds, label, sampler, lambda denoise: denoise))
+
+    def inpaint(
+        self,
+        view: dict[str, Any],
+        seeds: jax.Array,
+        image: jax.Array,
+        mask: jax.Array,
+        label: jax.Array | None = None,
+        *,
+        sampler: samplers.Sampler | None = None,
+    ) -> jax.Array:
+        """Uint8 [B, H, W, C]: `image`, with the pixels where `mask` [B, H, W] is true drawn anew to fit the others.
+
+        At every level the known pixels are put in with their share of noise (2011.13456, appendix I.2). Samplers that
+        add noise on their way (`ancestral`, churn) bring both parts into better agreement than deterministic ones.
+        """
+        sampler, unknown = sampler or self.sampler, mask[..., None].astype(bool)
+        known = pixels.signed(image)
+        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), _KNOWN))(seeds)
+        fresh = jax.vmap(lambda key: jax.random.normal(key, self._image))(keys)
+
+        def hold(denoise: samplers.Denoise) -> samplers.Denoise:
+            def held(x: jax.Array, level: noise.Level) -> jax.Array:
+                x = jnp.where(unknown, x, level.alpha * known + level.sigma * fresh)
+                return jnp.where(unknown, denoise(x, level), known)
+
+            return held
+
+        drawn = pixels.to_bytes(self._sample(view, seeds, label, sampler, hold))
+        return jnp.where(unknown, drawn, image)
+
+    def log_likelihood(
+        self,
+        view: dict[str, Any],
+        batch: types.Images,
+        key: jax.Array,
+        *,
+        steps: int = 64,
+        method: probability_flow.Method = "rk4",
+        trace: probability_flow.Trace = "hutchinson",
+        probes: int = 1,
+    ) -> dict[str, jax.Array]:
+        """Bits a dimension of each image [B], given its label where the model has labels, by the probability-flow ODE.
+
+        `likelihood_protocol` with the same settings says in words what was computed.
+        """
+        label = batch.label if self.classes else None
+        keys = jax.random.split(key, (2, batch.image.shape[0]))
+        nats = probability_flow.log_density(
+            self._denoiser(view, label, guidance=1.0),
+            probability_flow.dequantized(batch.image, keys[0]),
+            keys[1],
+            limits=self._likelihood_limits,
+            steps=steps,
+            method=method,
+            trace=trace,
+            probes=probes,
+        )
+        return {"bits_per_dim": probability_flow.bits_per_dimension(nats, math.prod(self._image))}
+
+    def likelihood_protocol(
+        self,
+        *,
+        steps: int = 64,
+        method: probability_flow.Method = "rk4",
+        trace: probability_flow.Trace = "hutchinson",
+        probes: int = 1,
+    ) -> dict[str, Any]:
+        """What `log_likelihood` of the same settings computes."""
+        least, greatest = self._likelihood_limits
+        return {
+            "estimator": "probability-flow ODE",
+            "dequantization": "uniform, one draw an image",
+            "trained on dequantized images": self.dequantize,
+            "conditional on the label": self.classes > 0,
+            "solver": f"{method}, {steps} steps in ln(sigma/alpha) from {least:g} to {greatest:g}",
+            "evaluations": steps * probability_flow.EVALUATIONS[method],
+            "trace": "exact" if trace == "exact" else f"Hutchinson's, {probes} Rademacher probe(s) an image",
+        }
+
+    def _errors(
+        self, module: Any, image: jax.Array, fresh: jax.Array, level: noise.Level, label: Any, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """([B] weighted, [B] plain) mean squared errors of the denoised images."""
+        x = _by_image(level.alpha) * image + _by_image(level.sigma) * fresh
+        error = jnp.mean((self._denoise(module, x, level, label, key) - image) ** 2, axis=(1, 2, 3))
+        return self.weighting(level, self.prediction(level).out) * error, error
+
+    def _denoise(
+        self, module: Any, x: jax.Array, level: noise.Level, label: jax.Array | None, key: jax.Array | None = None
+    ) -> jax.Array:
+        """D(x; α, σ) of x [B, H, W, C] at levels [B]. The network is told ln(σ/α) / 4 (2206.00364)."""
+        skip, out, into = map(_by_image, self.prediction(level))
+        return skip * x + out * module(into * x, noise.log_ratio(level) / 4, label, key=key)
+
+    def _denoiser(self, view: dict[str, Any], label: jax.Array | None, *, guidance: float) -> samplers.Denoise:
+        """D at a level of [] arrays, guided; a guidance of 0 or 1 asks the network for one of the two only."""
+        module = self.network.bind(view["params"])
+        nothing = None if label is None else jnp.full_like(label, self.classes)
+
+        def denoise(x: jax.Array, level: noise.Level) -> jax.Array:
+            count = x.shape[0]
+            at = lambda count: noise.Level(*(jnp.broadcast_to(part, (count,)) for part in level))
+            if label is None or nothing is None or guidance in (0, 1):
+                return self._denoise(module, x, at(count), label if guidance else nothing)
+            both = self._denoise(
+                module, jnp.concatenate([x, x]), at(2 * count), jnp.concatenate([label, nothing])
+            )
+            return both[count:] + guidance * (both[:count] - both[count:])
+
+        return denoise
+
+    def _sample(
+        self, view: dict[str, Any], seeds: jax.Array, label: Any, sampler: samplers.Sampler, wrap: Callable
+    ) -> jax.Array:
+        """Float32 [B, H, W, C] in about [-1, 1]."""
+        path = self._path(sampler)
+        keys = jax.vmap(jax.random.key)(seeds)
+        if label is None and self.classes:
+            label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, self.classes))(keys)
+        elif label is not None and not self.classes:
+            raise ValueError("label: this model was trained without labels; sample without one")
+        denoise = wrap(self._denoiser(view, label, guidance=sampler.guidance))
+        return sampler(denoise, path, keys, self._image)
+
+    def _path(self, sampler: samplers.Sampler) -> noise.Level:
+        """The sampler's levels. Raises ValueError where the sampler does not fit the model."""
+        if sampler.guidance != 1 and not (self.classes and self.label_dropout > 0):
+            raise ValueError(
+                f"guidance={sampler.guidance}: needs a model trained with labels and label_dropout between 0 and 1 "
+                f"(here classes={self.network.sizes['classes']}, label_dropout={self.label_dropout}); sample with guidance=1"
+            )
+        path = sampler.path(self.noise)
+        with np.errstate(divide="ignore"), jax.ensure_compile_time_eval():
+            first = self.prediction(noise.Level(np.float32(path.alpha[0]), np.float32(path.sigma[0])))
+        if not all(np.isfinite(part) for part in first):
+            raise ValueError(
+                f"prediction={getattr(self.prediction, '__name__', self.prediction)}: finds no image in pure noise, where "
+                "this path begins (α = 0); train with prediction velocity, v or x0, or sample with a grid such as Karras"
+            )
+        return path
+
+    @property
+    def _likelihood_limits(self) -> noise.Limits:
+        least, greatest = self.noise.limits
+        return max(least, 1e-3), min(greatest, 1e3)
+
+    @property
+    def _image(self) -> tuple[int, ...]:
+        return tuple(self.network.sizes["image"])
+
+    @property
+    def classes(self) -> int:
+        """How many classes can be asked for; 0 for an unconditional model. As a label, it means none of them."""
+        return self.network.sizes["classes"] if self.label_dropout < 1 else 0
+
+
+_LABEL, _KNOWN = 2**32 - 1, 2**32 - 2  # what a seed's key is folded with, far from the numbers of steps
+
+
+def _by_image(values: jax.Array) -> jax.Array:
+    return values[:, None, None, None]

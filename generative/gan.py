@@ -1,0 +1,210 @@
+"""Generative adversarial networks (Goodfellow et al. 2014, 1406.2661): one learner, composed.
+
+Generator x discriminator (`network`) x `loss` x `regularizers` x `optimizer` x `averages` of the generator, with
+labels or without. R3GAN, DCGAN, WGAN-GP and conditional GANs are choices of these, made in `conf/learner/`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from core import network, optim, types
+from generative import adversarial, averaging, descent, pixels
+
+Params = dict[str, types.Params]  # by player
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Players:
+    """`generator` maps z [B, Z] to images in [-1, 1] and says its Z as `latent`; `discriminator` images to logits [B].
+
+    Both take the labels [B] int32, or None, as their second argument.
+    """
+
+    generator: network.Network
+    discriminator: network.Network
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GAN:
+    """A batch is [n, B, H, W, C]: n updates of the discriminator, each on its B, then one of the generator."""
+
+    network: Players
+    optimizer: optax.GradientTransformation
+    budget: int  # images over which whatever moves (`annealing`) comes to its end
+    loss: adversarial.Loss = adversarial.Relativistic
+    regularizers: Mapping[str, adversarial.Regularizer] = dataclasses.field(default_factory=dict, hash=False)
+    discriminator_optimizer: optax.GradientTransformation | None = None  # None: as the generator's
+    averages: descent.Averages = dataclasses.field(default_factory=dict, hash=False)  # of the generator
+    conditional: bool = False
+
+    def __post_init__(self):
+        if self.budget < 1:
+            raise ValueError(f"budget={self.budget}: must be at least 1 image")
+        if self.conditional and self._sizes.get("classes") == 0:
+            raise ValueError("conditional=true: these images have no labels; take conditional=false or another source")
+
+    @property
+    def classes(self) -> int:
+        """How many classes it can be asked for, 0 without labels."""
+        return self._sizes["classes"] if self.conditional else 0
+
+    def warmup(self, spec: types.Images) -> int:
+        return 0
+
+    def init(self, key: jax.Array, spec: types.Images) -> descent.State:
+        if spec.image.ndim != 5:
+            raise ValueError(
+                f"a batch of shape {spec.image.shape}: a GAN takes [n, B, H, W, C]; set source.batches=1, or as many "
+                "discriminator updates as one of the generator shall have"
+            )
+        generator = self._player("generator").init(jax.random.fold_in(key, 0))
+        discriminator = self._player("discriminator").init(jax.random.fold_in(key, 1))
+        return descent.State(
+            step=jnp.zeros((), jnp.int32),
+            key=key,
+            params={"generator": generator, "discriminator": discriminator},
+            aux={},
+            opt_state={
+                "generator": self.optimizer.init(generator),
+                "discriminator": self._discriminator_optimizer.init(discriminator),
+            },
+            diverged=-jnp.ones((), jnp.int32),
+            ema_params={name: jax.tree.map(jnp.copy, generator) for name in self.averages},
+        )
+
+    def discriminator_loss(
+        self, params: Params, batch: types.Images, key: jax.Array, progress: jax.Array
+    ) -> tuple[jax.Array, types.Metrics]:
+        """[] and its parts, on images [B, H, W, C] and as many fresh generated ones with the same labels."""
+        latent, *keys = jax.random.split(key, 1 + len(self.regularizers))
+        real = pixels.signed(batch.image)
+        fake = jax.lax.stop_gradient(self._generate(params["generator"], latent, batch.label))
+        critic = lambda image: self._judge(params["discriminator"], image, batch.label)
+        real_logit, fake_logit = critic(real), critic(fake)
+        parts = {"loss/discriminator": jnp.mean(self.loss.discriminator(real_logit, fake_logit))} | {
+            f"loss/{name}": jnp.mean(penalty(critic, real, fake, own, progress))
+            for own, (name, penalty) in zip(keys, self.regularizers.items(), strict=True)
+        }
+        return jnp.sum(jnp.stack(list(parts.values()))), parts | {
+            "train/real_logit": jnp.mean(real_logit),
+            "train/fake_logit": jnp.mean(fake_logit),
+            "train/accuracy": jnp.mean((real_logit > fake_logit).astype(jnp.float32)),  # of telling a pair apart
+        }
+
+    def generator_loss(self, params: Params, batch: types.Images, key: jax.Array) -> jax.Array:
+        """[], with as many fresh images as the batch has."""
+        fake = self._generate(params["generator"], key, batch.label)
+        real_logit = self._judge(params["discriminator"], pixels.signed(batch.image), batch.label)
+        return jnp.mean(self.loss.generator(real_logit, self._judge(params["discriminator"], fake, batch.label)))
+
+    def step(self, state: descent.State, batch: types.Images) -> tuple[descent.State, types.Metrics]:
+        """Makes n updates of the discriminator and one of the generator on the last of the n batches."""
+        updates, size = batch.image.shape[:2]
+        images = updates * size
+        progress = state.step.astype(jnp.float32) * images / self.budget
+        *keys, generator_key = jax.random.split(jax.random.fold_in(state.key, state.step), updates + 1)
+
+        def update(carry: Any, given: Any) -> Any:
+            discriminator, opt_state, healthy = carry
+            loss = lambda moving: self.discriminator_loss(
+                state.params | {"discriminator": moving}, *given, progress=progress
+            )
+            (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(discriminator)
+            *carry, norm = optim.apply(
+                _moving(self._discriminator_optimizer, progress),
+                loss=value,
+                gradient=gradient,
+                params=discriminator,
+                opt_state=opt_state,
+                healthy=healthy,
+            )
+            return tuple(carry), metrics | {"grad/discriminator": norm}
+
+        carry = (state.params["discriminator"], state.opt_state["discriminator"], state.diverged < 0)
+        (discriminator, discriminator_opt, healthy), metrics = jax.lax.scan(update, carry, (batch, jnp.stack(keys)))
+
+        last = jax.tree.map(lambda leaf: leaf[-1], batch)
+        loss = lambda moving: self.generator_loss(
+            {"generator": moving, "discriminator": discriminator}, last, generator_key
+        )
+        value, gradient = jax.value_and_grad(loss)(state.params["generator"])
+        generator, generator_opt, healthy, norm = optim.apply(
+            _moving(self.optimizer, progress),
+            loss=value,
+            gradient=gradient,
+            params=state.params["generator"],
+            opt_state=state.opt_state["generator"],
+            healthy=healthy,
+        )
+        step = state.step + 1
+        seen = step.astype(jnp.float32) * images
+        moved = {
+            name: averaging.update(average, state.ema_params[name], generator, seen, images)
+            for name, average in self.averages.items()
+        }
+        state = dataclasses.replace(
+            state,
+            step=step,
+            params={"generator": generator, "discriminator": discriminator},
+            opt_state={"generator": generator_opt, "discriminator": discriminator_opt},
+            diverged=jnp.where(healthy | (state.diverged >= 0), state.diverged, state.step),
+            ema_params=jax.tree.map(lambda new, old: jnp.where(healthy, new, old), moved, state.ema_params),
+        )
+        metrics = jax.tree.map(lambda values: jnp.mean(values, axis=0), metrics)
+        return state, metrics | {"loss/generator": value, "grad/generator": norm}
+
+    def absorb(self, state: descent.State, batch: types.Images) -> descent.State:
+        return dataclasses.replace(state, step=state.step + 1)
+
+    def view(self, state: descent.State) -> dict[str, Any]:
+        """The generator that is sampled with: the average that the config names first, or the weights themselves."""
+        name = next(iter(self.averages), None)
+        return {"params": state.params["generator"] if name is None else state.ema_params[name]}
+
+    def sample(
+        self, view: dict[str, Any], seeds: jax.Array, label: jax.Array | None = None, *, sampler: Any = None
+    ) -> jax.Array:
+        """Seeds [B], labels [B] or None (a conditional model draws its classes) -> uint8 [B, H, W, C]."""
+        if sampler is not None:
+            raise ValueError(f"sampler={sampler}: a GAN draws in one step and has no sampler; leave it out")
+        keys = jax.vmap(jax.random.key)(seeds)
+        generator = self._player("generator").bind(view["params"])
+        z = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), (generator.latent,)))(keys)
+        if self.conditional and label is None:
+            label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, self.classes))(keys)
+        return pixels.to_bytes(generator(z, label if self.conditional else None))
+
+    def _generate(self, params: types.Params, key: jax.Array, label: jax.Array) -> jax.Array:
+        generator = self._player("generator").bind(params)
+        z = jax.random.normal(key, (label.shape[0], generator.latent))
+        return generator(z, label if self.conditional else None)
+
+    def _judge(self, params: types.Params, image: jax.Array, label: jax.Array) -> jax.Array:
+        return self._player("discriminator").bind(params)(image, label if self.conditional else None)
+
+    def _player(self, name: str) -> network.Network:
+        """Without labels a network is made as for data that have none."""
+        player = getattr(self.network, name)
+        return player if self.conditional else dataclasses.replace(player, sizes={**player.sizes, "classes": 0})
+
+    @property
+    def _discriminator_optimizer(self) -> optax.GradientTransformation:
+        return self.optimizer if self.discriminator_optimizer is None else self.discriminator_optimizer
+
+    @property
+    def _sizes(self) -> types.Sizes:
+        return self.network.generator.sizes
+
+
+def _moving(transformation: optax.GradientTransformation, progress: jax.Array) -> optax.GradientTransformation:
+    """`transformation` where the run has come to; only those of `annealing` look at it."""
+    open_ended = optax.with_extra_args_support(transformation)
+    return optax.GradientTransformation(
+        transformation.init,
+        lambda gradient, state, params=None: open_ended.update(gradient, state, params, progress=progress),
+    )
