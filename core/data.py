@@ -59,15 +59,18 @@ class Shape:
         names = [field.name for field in dataclasses.fields(cls)]
         if missing := [name for name in names if name not in protocol]:
             raise ValueError(f"protocol: no {', '.join(missing)} in it, so this is no run of images")
-        return cls(**{name: protocol[name] for name in names} | {"image": tuple(protocol["image"])})
+        values: dict[str, Any] = {name: protocol[name] for name in names}
+        values["image"] = tuple(values["image"])
+        return cls(**values)
 
 
 class Stream:
     """A `types.Source` of `types.Images` from the training part of a data set.
 
     Each image comes once in an epoch, in an order of that epoch's own, and a batch may reach into the next epoch.
-    Batches are made in a thread, `AHEAD` of the one that is asked for. Raises ValueError for what does not fit, before
-    the data are read as far as that is possible; what fails in the thread is raised by `next`.
+    Batches are made in a thread, up to `AHEAD` before they are asked for. What fails there is raised by `next`.
+
+    Raises ValueError for settings that do not fit, before the data are read where that is possible, and for bad data.
     """
 
     def __init__(
@@ -109,7 +112,9 @@ class Stream:
     def protocol(self) -> dict[str, Any]:
         """Plain values: the data, how many images are trained on, and the `Shape`."""
         shape = dataclasses.asdict(self._shape) | {"image": list(self._shape.image)}
-        data = {"recipe": type(self._recipe).__name__, **vars(self._recipe), **self._data.provenance}
+        data = {"recipe": type(self._recipe).__name__, **vars(self._recipe)}
+        if self._data.provenance:
+            data["provenance"] = self._data.provenance
         return {"data": _plain(data), "images": len(self._data.image), **shape, "flip": self._flip}
 
     def attach(self, learner: Any) -> None:

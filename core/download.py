@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -71,7 +72,8 @@ def fetch(name: str) -> pathlib.Path:
     for file, checksum in known.files.items():
         problems = []
         for address in known.addresses:
-            downloader = pooch.HTTPDownloader(progressbar=_Bar(file), timeout=TIMEOUT, chunk_size=1 << 16)
+            bar: Any = _Bar(file)  # pooch's annotations know of no bar but its own
+            downloader: Any = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT, chunk_size=1 << 16)
             try:
                 pooch.retrieve(f"{address}/{file}", checksum, fname=file, path=into, downloader=downloader)
                 break

@@ -57,7 +57,7 @@ def read_npz(path: pathlib.Path) -> Arrays:
                 raise ValueError(f"it has no array `image`, only {', '.join(keys) or 'nothing'}")
             # What is kept is a copy of some rows: twice the size at most.
             check_memory(2 * archive.getinfo("image.npy").file_size, f"path={path}")
-            arrays = {key: found[key] if key in keys else None for key in ("image", "label", "group")}
+            arrays: dict[str, Any] = {key: found[key] if key in keys else None for key in ("image", "label", "group")}
             provenance = json.loads(str(found["provenance"])) if "provenance" in keys else {}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         told = str(error).splitlines()[0] if str(error) else type(error).__name__

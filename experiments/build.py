@@ -71,7 +71,6 @@ class Run:
     network: Any = None  # as the learner has it: here so that a mistake is told under the key it was typed with
     optimizer: Any = None  # likewise
     sampler: Any = None  # likewise
-    sampler: Any = None  # likewise
     source: Any
     learner: Any
     evaluators: Mapping[str, types.Evaluator]
@@ -90,7 +89,7 @@ def run(config: Mapping[str, Any], *, source: Any = None) -> Run:
     """
     call = check(config)
     source = _make(call.arguments["source"], sizes=None) if source is None else source
-    return dataclasses.replace(call, arguments=call.arguments | {"source": source}).make(sizes=source.sizes)
+    return dataclasses.replace(call, arguments={**call.arguments, "source": source}).make(sizes=source.sizes)
 
 
 def check(config: Mapping[str, Any]) -> "Call":

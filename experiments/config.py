@@ -84,7 +84,7 @@ def _shrunk(config: DictConfig) -> DictConfig:
 
     plain: Any = OmegaConf.to_container(config, resolve=False)
     shrink(plain, plain.pop("debug"), "")
-    return OmegaConf.create(plain)
+    return DictConfig(plain)
 
 
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:

@@ -30,7 +30,7 @@ class Judge:
     def name(self) -> str:
         return f"{self.run} ({self.which}, step {self._trained.step})"
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of the weights that are looked through, in the order of their names."""
         whole = hashlib.sha256()

@@ -90,7 +90,7 @@ def _likelihood(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> Iter
             batch = types.Images(image=test.image[full], label=test.label[full])
             key = jax.random.fold_in(jax.random.key(seed), start)
             for name, values in estimate(run.view, batch, key).items():
-                found.setdefault(name, []).append(np.float64(values[: len(rows)]))
+                found.setdefault(name, []).append(np.asarray(values[: len(rows)], np.float64))
             bar.update(start + len(rows), {})
     figures = {}
     for name, values in found.items():

@@ -29,19 +29,19 @@ def check(name: str, course: Course, *, least: float, below: float = float("inf"
 
 
 def adam(
-    learning_rate: float, *, last: float | None = None, b1: float = 0.0, b2: Course = 0.99, eps: float = 1e-8
+    learning_rate: float, *, end: float = 1.0, b1: float = 0.0, b2: Course = 0.99, eps: float = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam whose learning rate moves to `last` and whose β2 is a course; its `update` wants `progress`."""
-    if last is not None and not last >= 0:
-        raise ValueError(f"last={last}: a learning rate is at least 0")
+    """Adam whose learning rate moves to its share `end` and whose β2 is a course; its `update` wants `progress`."""
+    if not 0 <= end <= 1:
+        raise ValueError(f"end={end}: a share of the learning rate lies in [0, 1]")
     check("b2", b2, least=0, below=1)
-    rate = (learning_rate, learning_rate if last is None else last)
 
     def update(gradient: Any, state: Any, params: Any = None, *, progress: jax.Array, **_: Any) -> Any:
-        rule = optax.adam(at(rate, progress), b1=b1, b2=at(b2, progress), eps=eps)  # type: ignore
+        rate = learning_rate * at((1.0, end), progress)
+        rule = optax.adam(rate, b1=b1, b2=at(b2, progress), eps=eps)  # type: ignore
         return rule.update(gradient, state, params)
 
-    return optax.GradientTransformationExtraArgs(optax.adam(learning_rate).init, update)
+    return optax.GradientTransformationExtraArgs(optax.adam(learning_rate).init, update)  # pyright: ignore
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 
 from core import network, types
-from generative import descent, noise, pixels, preconditioning, probability_flow, samplers
+from generative import descent, pixels, preconditioning, probability_flow, samplers
+from generative import noise as noise_
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,9 @@ class Diffusion:
 
     network: network.Network
     optimizer: optax.GradientTransformation
-    noise: noise.Noise
-    prediction: Callable[[noise.Level], preconditioning.Coefficients]
-    weighting: Callable[[noise.Level, jax.Array], jax.Array] = preconditioning.of_output
+    noise: noise_.Noise
+    prediction: Callable[[noise_.Level], preconditioning.Coefficients]
+    weighting: Callable[[noise_.Level, jax.Array], jax.Array] = preconditioning.of_output
     sampler: samplers.Sampler = dataclasses.field(default_factory=lambda: samplers.Sampler(rule=samplers.DDIM()))
     averages: descent.Averages = dataclasses.field(default_factory=dict, hash=False)
     label_dropout: float = 0.1
@@ -50,7 +51,9 @@ class Diffusion:
     def init(self, key: jax.Array, spec: types.Images) -> descent.State:
         """Raises ValueError where the images do not fit the network, or the sampler not the model."""
         if spec.image.shape[-3:] != self._image or spec.image.dtype != jnp.uint8:
-            raise ValueError(f"network: made for uint8 images of {self._image}, not {spec.image.dtype} {spec.image.shape}")
+            raise ValueError(
+                f"network: made for uint8 images of {self._image}, not {spec.image.dtype} {spec.image.shape}"
+            )
         self._path(self.sampler)
         return descent.begin(key, self.network.init(jax.random.fold_in(key, 0)), self.optimizer, self.averages)
 
@@ -58,7 +61,7 @@ class Diffusion:
         """[] weighted squared error, a mean over images and pixels, at levels spread evenly over the batch."""
         level_key, image_key, noise_key, label_key, drop_key = jax.random.split(key, 5)
         count = batch.image.shape[0]
-        level = self.noise.levels(noise.stratified(level_key, count))
+        level = self.noise.levels(noise_.stratified(level_key, count))
         label = batch.label if self.classes else None
         if label is not None:
             hidden = jax.random.bernoulli(label_key, self.label_dropout, (count,))
@@ -129,7 +132,7 @@ class Diffusion:
         fresh = jax.vmap(lambda key: jax.random.normal(key, self._image))(keys)
 
         def hold(denoise: samplers.Denoise) -> samplers.Denoise:
-            def held(x: jax.Array, level: noise.Level) -> jax.Array:
+            def held(x: jax.Array, level: noise_.Level) -> jax.Array:
                 x = jnp.where(unknown, x, level.alpha * known + level.sigma * fresh)
                 return jnp.where(unknown, denoise(x, level), known)
 
@@ -188,7 +191,7 @@ class Diffusion:
         }
 
     def _errors(
-        self, module: Any, image: jax.Array, fresh: jax.Array, level: noise.Level, label: Any, key: jax.Array | None
+        self, module: Any, image: jax.Array, fresh: jax.Array, level: noise_.Level, label: Any, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         """([B] weighted, [B] plain) mean squared errors of the denoised images."""
         x = _by_image(level.alpha) * image + _by_image(level.sigma) * fresh
@@ -196,25 +199,23 @@ class Diffusion:
         return self.weighting(level, self.prediction(level).out) * error, error
 
     def _denoise(
-        self, module: Any, x: jax.Array, level: noise.Level, label: jax.Array | None, key: jax.Array | None = None
+        self, module: Any, x: jax.Array, level: noise_.Level, label: jax.Array | None, key: jax.Array | None = None
     ) -> jax.Array:
         """D(x; α, σ) of x [B, H, W, C] at levels [B]. The network is told ln(σ/α) / 4 (2206.00364)."""
         skip, out, into = map(_by_image, self.prediction(level))
-        return skip * x + out * module(into * x, noise.log_ratio(level) / 4, label, key=key)
+        return skip * x + out * module(into * x, noise_.log_ratio(level) / 4, label, key=key)
 
     def _denoiser(self, view: dict[str, Any], label: jax.Array | None, *, guidance: float) -> samplers.Denoise:
         """D at a level of [] arrays, guided; a guidance of 0 or 1 asks the network for one of the two only."""
         module = self.network.bind(view["params"])
         nothing = None if label is None else jnp.full_like(label, self.classes)
 
-        def denoise(x: jax.Array, level: noise.Level) -> jax.Array:
+        def denoise(x: jax.Array, level: noise_.Level) -> jax.Array:
             count = x.shape[0]
-            at = lambda count: noise.Level(*(jnp.broadcast_to(part, (count,)) for part in level))
+            at = lambda count: noise_.Level(*(jnp.broadcast_to(part, (count,)) for part in level))
             if label is None or nothing is None or guidance in (0, 1):
                 return self._denoise(module, x, at(count), label if guidance else nothing)
-            both = self._denoise(
-                module, jnp.concatenate([x, x]), at(2 * count), jnp.concatenate([label, nothing])
-            )
+            both = self._denoise(module, jnp.concatenate([x, x]), at(2 * count), jnp.concatenate([label, nothing]))
             return both[count:] + guidance * (both[:count] - both[count:])
 
         return denoise
@@ -232,25 +233,26 @@ class Diffusion:
         denoise = wrap(self._denoiser(view, label, guidance=sampler.guidance))
         return sampler(denoise, path, keys, self._image)
 
-    def _path(self, sampler: samplers.Sampler) -> noise.Level:
+    def _path(self, sampler: samplers.Sampler) -> noise_.Level:
         """The sampler's levels. Raises ValueError where the sampler does not fit the model."""
         if sampler.guidance != 1 and not (self.classes and self.label_dropout > 0):
             raise ValueError(
-                f"guidance={sampler.guidance}: needs a model trained with labels and label_dropout between 0 and 1 "
-                f"(here classes={self.network.sizes['classes']}, label_dropout={self.label_dropout}); sample with guidance=1"
+                f"guidance={sampler.guidance}: needs a model trained with labels of which some were hidden (here "
+                f"classes={self.network.sizes['classes']}, label_dropout={self.label_dropout}); sample with guidance=1"
             )
         path = sampler.path(self.noise)
         with np.errstate(divide="ignore"), jax.ensure_compile_time_eval():
-            first = self.prediction(noise.Level(np.float32(path.alpha[0]), np.float32(path.sigma[0])))
+            first = self.prediction(noise_.Level(np.float32(path.alpha[0]), np.float32(path.sigma[0])))
         if not all(np.isfinite(part) for part in first):
+            name = getattr(self.prediction, "__name__", self.prediction)
             raise ValueError(
-                f"prediction={getattr(self.prediction, '__name__', self.prediction)}: finds no image in pure noise, where "
-                "this path begins (α = 0); train with prediction velocity, v or x0, or sample with a grid such as Karras"
+                f"prediction={name}: finds no image in pure noise (α = 0), where this path begins; train with "
+                "velocity, v or x0, or sample along another grid, such as generative.noise.Karras"
             )
         return path
 
     @property
-    def _likelihood_limits(self) -> noise.Limits:
+    def _likelihood_limits(self) -> noise_.Limits:
         least, greatest = self.noise.limits
         return max(least, 1e-3), min(greatest, 1e3)
 

@@ -86,7 +86,7 @@ class Published:
     def name(self) -> str:
         return Path(self.file).stem
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
         return _digest(self.file)
 
@@ -129,7 +129,7 @@ class Plugged:
     name: str
     image: tuple[int, int, int] | None = None
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
         return _digest(self.file)
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from core import network, optim, types
+from core import network as network_
+from core import optim, types
 from generative import adversarial, averaging, descent, pixels
 
 Params = dict[str, types.Params]  # by player
@@ -25,8 +26,8 @@ class Players:
     Both take the labels [B] int32, or None, as their second argument.
     """
 
-    generator: network.Network
-    discriminator: network.Network
+    generator: network_.Network
+    discriminator: network_.Network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,8 @@ class GAN:
             )
             return tuple(carry), metrics | {"grad/discriminator": norm}
 
-        carry = (state.params["discriminator"], state.opt_state["discriminator"], state.diverged < 0)
+        opt_state: Any = state.opt_state  # by player
+        carry = (state.params["discriminator"], opt_state["discriminator"], state.diverged < 0)
         (discriminator, discriminator_opt, healthy), metrics = jax.lax.scan(update, carry, (batch, jnp.stack(keys)))
 
         last = jax.tree.map(lambda leaf: leaf[-1], batch)
@@ -138,7 +140,7 @@ class GAN:
             loss=value,
             gradient=gradient,
             params=state.params["generator"],
-            opt_state=state.opt_state["generator"],
+            opt_state=opt_state["generator"],
             healthy=healthy,
         )
         step = state.step + 1
@@ -187,7 +189,7 @@ class GAN:
     def _judge(self, params: types.Params, image: jax.Array, label: jax.Array) -> jax.Array:
         return self._player("discriminator").bind(params)(image, label if self.conditional else None)
 
-    def _player(self, name: str) -> network.Network:
+    def _player(self, name: str) -> network_.Network:
         """Without labels a network is made as for data that have none."""
         player = getattr(self.network, name)
         return player if self.conditional else dataclasses.replace(player, sizes={**player.sizes, "classes": 0})
@@ -206,5 +208,5 @@ def _moving(transformation: optax.GradientTransformation, progress: jax.Array) -
     open_ended = optax.with_extra_args_support(transformation)
     return optax.GradientTransformation(
         transformation.init,
-        lambda gradient, state, params=None: open_ended.update(gradient, state, params, progress=progress),
+        lambda gradient, state, params=None: open_ended.update(gradient, state, params, progress=progress),  # pyright: ignore
     )

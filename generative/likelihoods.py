@@ -102,18 +102,23 @@ class Bernoulli:
         return {"likelihood": "Bernoulli", "binarisation": self.binarisation, **fixed}
 
     def prepare(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        flat = image.reshape(image.shape[0], -1)
         if self.binarisation == "none":
-            return image.astype(jnp.float32) / 255
-        if self.binarisation == "threshold":
-            return (image >= 128).astype(jnp.float32)
-        if self.binarisation == "static":
-            fixed = jax.random.key(self.seed)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(fixed, _fingerprint(image, fixed))
-            bits = jax.vmap(lambda key: _bits16(key, image.shape[1:]))(keys)
+            target = flat.astype(jnp.float32) / 255
+        elif self.binarisation == "threshold":
+            target = (flat >= 128).astype(jnp.float32)
         else:
-            bits = _bits16(key, image.shape)
-        # An exact comparison of u / 65536 with v / 255: 255 is always 1, and 0 never.
-        return (bits * 255 < image.astype(jnp.uint32) * 65536).astype(jnp.float32)
+            # An exact comparison of u / 65536 with v / 255: 255 is always 1, and 0 never.
+            target = (self._draws(flat, key) * 255 < flat.astype(jnp.uint32) * 65536).astype(jnp.float32)
+        return target.reshape(image.shape)
+
+    def _draws(self, flat: jax.Array, key: jax.Array) -> jax.Array:
+        """[B, N] uint32, uniform in 0..65535."""
+        if self.binarisation == "dynamic":
+            return _bits16(key, flat.shape)
+        fixed = jax.random.key(self.seed)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(fixed, _fingerprint(flat, fixed))
+        return jax.vmap(lambda key: _bits16(key, flat.shape[1:]))(keys)
 
     def log_prob(self, parameters: Parameters, target: jax.Array) -> jax.Array:
         """Finite, with a finite gradient (x - σ(logit)), at any finite logit."""
@@ -164,8 +169,9 @@ class Gaussian:
         return {"likelihood": "Gaussian", "scale": self.scale, "dequantisation": "uniform"}
 
     def prepare(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        place = (_bits16(key, image.shape) + 0.5) / 65536 if self.dequantise else 0.5
-        return (image.astype(jnp.float32) + place) / (LEVELS / 2) - 1
+        flat = _flat(image)
+        place = (_bits16(key, flat.shape) + 0.5) / 65536 if self.dequantise else 0.5
+        return ((flat + place) / (LEVELS / 2) - 1).reshape(image.shape)
 
     def log_prob(self, parameters: Parameters, target: jax.Array) -> jax.Array:
         """Of the byte: the density in [-1, 1] times the width of a bin where the data were dequantised."""
@@ -206,7 +212,7 @@ class DiscretisedLogistic:
         return {"likelihood": "discretised logistic", "scale": self.scale, "levels": LEVELS}
 
     def prepare(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        return (image.astype(jnp.float32) + 0.5) / (LEVELS / 2) - 1
+        return ((_flat(image) + 0.5) / (LEVELS / 2) - 1).reshape(image.shape)
 
     def log_prob(self, parameters: Parameters, target: jax.Array) -> jax.Array:
         """log(σ(b) - σ(a)) = log σ(b) + log σ(-a) + log(1 - exp(a - b)), exact where the difference is not."""
@@ -243,14 +249,13 @@ def _flat(x: jax.Array) -> jax.Array:
 
 
 def _bits16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform draws from 0..65535 as uint32, two from every word of the generator."""
+    """Uniform draws from 0..65535 as uint32, two from every word of the generator, which is what costs."""
     *front, last = shape
     words = jax.random.bits(key, (*front, -(-last // 2)), jnp.uint32)
-    return jnp.stack([words & 0xFFFF, words >> 16], axis=-1).reshape(*front, -1)[..., :last]
+    return jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :last]
 
 
-def _fingerprint(image: jax.Array, key: jax.Array) -> jax.Array:
-    """[B] uint32 that the pixels and their places determine: a sum with odd weights, which any one pixel changes."""
-    flat = image.reshape(image.shape[0], -1).astype(jnp.uint32)
+def _fingerprint(flat: jax.Array, key: jax.Array) -> jax.Array:
+    """[B] uint32 that all [B, N] bytes and their places determine: odd weights, so that any one byte changes it."""
     weights = jax.random.bits(key, (1, flat.shape[1]), jnp.uint32) | 1
-    return jnp.sum(flat * weights, axis=1, dtype=jnp.uint32)
+    return jnp.sum(flat.astype(jnp.uint32) * weights, axis=1, dtype=jnp.uint32)

@@ -6,7 +6,6 @@ by N, or D by D.
 """
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -41,7 +40,8 @@ def moments(chunks: Iterable[np.ndarray | jax.Array]) -> Moments:
 
     Raises: ValueError for fewer than 2 rows in all, or for numbers that are not finite.
     """
-    count, centre, total, product = 0, None, None, None
+    count, centre = 0, None
+    total = product = np.zeros(())
     for chunk in chunks:
         chunk = jnp.asarray(chunk, jnp.float32)
         if centre is None:  # any point near the mean would do
@@ -49,7 +49,7 @@ def moments(chunks: Iterable[np.ndarray | jax.Array]) -> Moments:
             total, product = np.zeros(chunk.shape[1]), np.zeros((chunk.shape[1],) * 2)
         sums, products = _about(chunk, centre)
         count, total, product = count + len(chunk), total + np.float64(sums), product + np.float64(products)
-    if centre is None or total is None or product is None or count < 2:
+    if centre is None or count < 2:
         raise ValueError(f"{count} images: a covariance needs at least 2")
     if not np.isfinite(product).all():
         raise ValueError("features: some are not finite")
@@ -111,12 +111,11 @@ def precision_recall(
     if not 1 <= neighbours < fewest:
         raise ValueError(f"neighbours={neighbours}: must be at least 1 and less than the {fewest} images of a side")
     centre = np.mean(real, axis=0, dtype=np.float64)  # distances do not depend on it, but their rounding does
-    generated, real = (jnp.asarray(side - centre, jnp.float32) for side in (generated, real))
-    generated_radii = _radii(generated, neighbours, chunk)
-    real_radii = _radii(real, neighbours, chunk)
+    drawn, true = (jnp.asarray(side - centre, jnp.float32) for side in (generated, real))
+    drawn_radii, true_radii = _radii(drawn, neighbours, chunk), _radii(true, neighbours, chunk)
     precise, recalled = 0, np.zeros(len(real), bool)
-    for _, rows, radii in _chunks(generated, chunk, generated_radii):
-        inside, covered = _inside(rows, radii, real, real_radii)
+    for rows, radii in _chunks(drawn, drawn_radii, size=chunk):
+        inside, covered = _inside(rows, radii, true, true_radii)
         precise += int(np.sum(inside))
         recalled |= np.asarray(covered)
     return precise / len(generated), float(np.mean(recalled))
@@ -155,23 +154,25 @@ def _kernel_sums(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.
     return within(x), within(y), jnp.sum(kernel(x, y) - usual, axis=1)
 
 
-def _chunks(rows: jax.Array, size: int, radii: jax.Array) -> Iterator[tuple[int, jax.Array, jax.Array]]:
-    for start in range(0, len(rows), size):
-        yield start, rows[start : start + size], radii[start : start + size]
+def _chunks(*arrays: jax.Array, size: int) -> Iterator[tuple[jax.Array, ...]]:
+    for start in range(0, len(arrays[0]), size):
+        yield tuple(array[start : start + size] for array in arrays)
 
 
 def _radii(rows: jax.Array, neighbours: int, chunk: int) -> jax.Array:
     """Squared distance [N] of each row to its k-th nearest other row."""
-    index = jnp.arange(len(rows))
-    return jnp.concatenate([_nearest(part, own, rows, k=neighbours) for _, part, own in _chunks(rows, chunk, index)])
+    found = []
+    for own, part in _chunks(jnp.arange(len(rows)), rows, size=chunk):
+        distances = np.asarray(_to_others(part, own, rows))
+        found.append(np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1])  # top_k is slow on CPUs
+    return jnp.asarray(np.concatenate(found))
 
 
-@functools.partial(jax.jit, static_argnames="k")
-def _nearest(part: jax.Array, own: jax.Array, rows: jax.Array, *, k: int) -> jax.Array:
-    """Squared distance [B] of each of `part`, which are the rows `own` [B], to its k-th nearest other row."""
+@jax.jit
+def _to_others(part: jax.Array, own: jax.Array, rows: jax.Array) -> jax.Array:
+    """Squared distances [B, N] of some of the `rows`, which are those numbered `own` [B]; infinite to themselves."""
     itself = own[:, None] == jnp.arange(len(rows))[None]
-    distances = jnp.where(itself, jnp.inf, _squared_distances(part, rows))
-    return -jax.lax.top_k(-distances, k)[0][:, -1]
+    return jnp.where(itself, jnp.inf, _squared_distances(part, rows))
 
 
 @jax.jit

@@ -11,7 +11,7 @@ noise to image that a sampler walks down; a noise distribution has one of its ow
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ MOST = 1e4  # σ/α beyond this, and below its inverse, count as pure noise and 
 class Level(NamedTuple):
     """Two arrays of one shape: what is left of the image, and the noise's standard deviation."""
 
-    alpha: jax.Array | np.ndarray
-    sigma: jax.Array | np.ndarray
+    alpha: Any  # jax.Array, or np.ndarray of a path that is fixed
+    sigma: Any
 
 
 Limits = tuple[float, float]  # the least and the greatest σ/α
@@ -121,7 +121,9 @@ class Karras:
         """Raises ValueError where the limits leave no range."""
         greatest, least = min(self.greatest, limits[1]), max(self.least, limits[0])
         if not least < greatest:
-            raise ValueError(f"greatest={self.greatest}: the model knows noise between {limits[0]:g} and {limits[1]:g} only")
+            raise ValueError(
+                f"greatest={self.greatest}: the model knows noise between {limits[0]:g} and {limits[1]:g} only"
+            )
         sigma = np.linspace(greatest ** (1 / self.rho), least ** (1 / self.rho), steps) ** self.rho
         return _ending_clean(np.ones_like(sigma), sigma)
 
@@ -152,7 +154,7 @@ class LogNormal:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flow:
-    """The straight line x = (1 - t) x₀ + t ε (2210.02747, 2209.03003), t uniform or of logit N(mean, std²) (2403.03206)."""
+    """The line x = (1 - t) x₀ + t ε (2210.02747, 2209.03003), t uniform or its logit N(mean, std²) (2403.03206)."""
 
     time: Literal["uniform", "logit_normal"] = "uniform"
     mean: float = 0.0

@@ -110,7 +110,9 @@ def traversals(
     mean, log_variance = _encode(learner, view, batch, key)
     if hasattr(learner, "sample"):
         centre, spread = np.zeros(mean.shape[1]), np.ones(mean.shape[1])
-        telling = np.mean(np.asarray(vae.kl_to_standard(mean[..., None], log_variance[..., None])), axis=0)
+        telling = np.mean(
+            np.asarray(vae.kl_to_standard(jnp.asarray(mean[..., None]), jnp.asarray(log_variance[..., None]))), axis=0
+        )
     else:
         centre, spread = np.mean(mean, axis=0), np.std(mean, axis=0)
         telling = spread

@@ -1,14 +1,15 @@
 """What a network is asked for, and how much each noise level counts.
 
 A network F is wrapped to a denoiser D(x; α, σ) = c_skip x + c_out F(c_in x), an estimate of E[x₀ | x = α x₀ + σ ε]
-(2206.00364, section 5). A *prediction* is the three coefficients as functions of the level; all hold for any α and σ, not
-only along the curve that a paper has them on: scaling the level scales c_skip and c_in by the inverse, and D is the same.
+(2206.00364, section 5). A *prediction* is the three coefficients as functions of the level. All hold for any α and σ,
+not only along the curve that a paper has them on: scaling the level scales c_skip and c_in by the inverse, and D is
+the same.
 
 A *weighting* is the factor of |D - x₀|² in the loss.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,9 @@ _LEAST = 1e-12  # of a variance that is divided by
 class Coefficients(NamedTuple):
     """Each of the level's shape."""
 
-    skip: jax.Array
-    out: jax.Array
-    into: jax.Array
+    skip: Any
+    out: Any
+    into: Any
 
 
 def epsilon(level: noise.Level) -> Coefficients:

@@ -31,7 +31,7 @@ def log_density(
     trace: Trace,
     probes: int,
 ) -> jax.Array:
-    """log p(x) in nats, [B], of x float32 [B, H, W, C]; keys [B] draw the probes of Hutchinson's trace.
+    """The log density in nats, [B], of x float32 [B, H, W, C]; keys [B] draw the probes of Hutchinson's trace.
 
     `steps` steps evenly in λ between the limits; the image counts as having the least noise (an error of its square).
     """

@@ -7,7 +7,7 @@ Nothing here knows what the network predicts, or along which levels it was train
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ class Sampler:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ancestral:
-    """DDPM's chain backwards (2006.11239), with the variance of q(x_s | x_t, x₀) (`small`) or q(x_t | x_s) (`large`)."""
+    """DDPM's chain backwards (2006.11239), with the variance of q(x_s | x_t, x₀) (`small`) or of q(x_t | x_s)."""
 
     variance: Literal["small", "large"] = "small"
 
@@ -134,9 +134,7 @@ class Churn:
         if not self.amount >= 0:
             raise ValueError(f"amount={self.amount}: must be at least 0")
 
-    def __call__(
-        self, x: jax.Array, now: noise.Level, steps: int, fresh: jax.Array
-    ) -> tuple[jax.Array, noise.Level]:
+    def __call__(self, x: jax.Array, now: noise.Level, steps: int, fresh: jax.Array) -> tuple[jax.Array, noise.Level]:
         """(x, level) with more noise."""
         ratio = now.sigma / jnp.maximum(now.alpha, _LEAST)
         inside = (ratio >= self.least) & (ratio <= self.greatest)
@@ -216,7 +214,7 @@ class DPMSolver:
 
 
 def move(x: jax.Array, clean: jax.Array, now: noise.Level, then: noise.Level) -> jax.Array:
-    """x = α D + σ ε̂ with the same D and ε̂ at another level."""
+    """The same D and ε̂, put together at another level: α D + σ ε̂."""
     ratio = then.sigma / now.sigma
     return ratio * x + (then.alpha - now.alpha * ratio) * clean
 
@@ -243,7 +241,7 @@ def _choose(condition: jax.Array, yes: tuple, no: tuple) -> tuple:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _walk(step: Callable, path: noise.Level, carry: tuple | jax.Array) -> tuple | jax.Array:
+def _walk(step: Callable, path: noise.Level, carry: Any) -> Any:
     """`carry = step(carry, now, then, index)` from level to level, as one loop."""
     path = _float32(path)
     now, then = (jax.tree.map(lambda a, part=part: a[part], path) for part in (slice(None, -1), slice(1, None)))

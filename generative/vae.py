@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from core import network, types
+from core import network as network_
+from core import types
 from generative import descent, likelihoods
 
 PIXELS = 2**22  # decoded at a time when a likelihood is estimated
@@ -81,7 +82,7 @@ class IWAE:
 class VAE:
     """`network` makes an `autoencoders.Autoencoder`; `conditional` gives the label to both of its halves."""
 
-    network: network.Network
+    network: network_.Network
     likelihood: likelihoods.Likelihood
     optimizer: optax.GradientTransformation
     objective: Objective = dataclasses.field(default_factory=ELBO)
@@ -200,7 +201,7 @@ class VAE:
         return self.decode(view, jax.vmap(lambda key: jax.random.normal(key, (latent,)))(code_keys), label)
 
     @property
-    def _network(self) -> network.Network:
+    def _network(self) -> network_.Network:
         """The network with what it must know of the likelihood, and of classes only where it is conditional."""
         sizes = dict(self.network.sizes) | {"maps": self.likelihood.maps, "shared": self.likelihood.shared}
         return dataclasses.replace(self.network, sizes=sizes if self.conditional else sizes | {"classes": 0})

@@ -145,7 +145,7 @@ class ResNetEncoder(nnx.Module):
     def __call__(self, x: jax.Array, hot: jax.Array | None) -> jax.Array:
         for stage in range(self.stages):
             x = getattr(self, f"down{stage}")(x)
-            if stage == 0 and self.label is not None:
+            if stage == 0 and self.label is not None and hot is not None:
                 x = x + self.label(hot)[:, None, None]
             for block in range(self.depth):
                 x = getattr(self, f"block{stage}_{block}")(x)

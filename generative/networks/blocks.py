@@ -72,7 +72,8 @@ class PixelNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((channels,)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x * (jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6) * self.scale[...])
+        gain = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+        return x * gain * jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
 
 
 class GroupNorm(nnx.Module):
@@ -89,8 +90,8 @@ class GroupNorm(nnx.Module):
         back = lambda groups: jnp.repeat(groups, x.shape[-1] // self.groups, axis=-1)
         mean = by_group(jnp.mean(x, axis=(1, 2)))
         square = by_group(jnp.mean(x * x, axis=(1, 2)))
-        gain = back(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + 1e-5)) * self.scale[...]
-        shift = self.bias[...] - back(mean) * gain
+        gain = back(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + 1e-5)) * self.scale[...][None]
+        shift = self.bias[...][None] - back(mean) * gain
         return x * gain[:, None, None] + shift[:, None, None]
 
 

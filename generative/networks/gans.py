@@ -67,7 +67,7 @@ class DCGANDiscriminator(nnx.Module):
 class ResNetGenerator(nnx.Module):
     """R3GAN's generator (2501.05441), scaled down: residual stages without normalisation, a linear output.
 
-    `widths` are the channels of the stages, from the smallest pictures to the largest. There is no stage at full size:
+    `widths` are the channels of the stages, from the largest pictures to the smallest. There is no stage at full size:
     the last convolution makes four pixels at once.
     """
 
@@ -77,33 +77,32 @@ class ResNetGenerator(nnx.Module):
         image: tuple[int, int, int],
         classes: int,
         latent: int = 64,
-        widths: tuple[int, ...] = (128, 64),
+        widths: tuple[int, ...] = (64, 128),
         depth: int = 2,  # blocks of a stage
         rngs: nnx.Rngs,
     ):
-        self.latent, self.depth, self.sizes = latent, depth, _stages(image, widths)
-        self.stages = len(widths)
-        self.entry = _Entry(latent, classes, (*self.sizes[-1], widths[0]), rngs=rngs)
-        for stage, (width, after) in enumerate(zip(widths, (*widths[1:], None), strict=True)):
+        self.latent, self.depth, self.stages, self.sizes = latent, depth, len(widths), _stages(image, widths)
+        self.entry = _Entry(latent, classes, (*self.sizes[-1], widths[-1]), rngs=rngs)
+        for stage in reversed(range(self.stages)):
             for block in range(depth):
-                setattr(self, f"block{stage}_{block}", Bottleneck(width, rngs=rngs))
-            if after is not None:
-                setattr(self, f"change{stage}", blocks.conv(width, after, 1, rngs=rngs, use_bias=False))
-        self.out = blocks.conv(widths[-1], 4 * image[-1], rngs=rngs)
+                setattr(self, f"block{stage}_{block}", Bottleneck(widths[stage], rngs=rngs))
+            if stage:
+                change = blocks.conv(widths[stage], widths[stage - 1], 1, rngs=rngs, use_bias=False)
+                setattr(self, f"change{stage}", change)
+        self.out = blocks.conv(widths[0], 4 * image[-1], rngs=rngs)
 
     def __call__(self, z: jax.Array, label: jax.Array | None = None) -> jax.Array:
         x = self.entry(z, label)
-        for stage in range(self.stages):
+        for stage in reversed(range(self.stages)):
             for block in range(self.depth):
                 x = getattr(self, f"block{stage}_{block}")(x)
-            if stage < self.stages - 1:
-                x = blocks.upsample(getattr(self, f"change{stage}")(x))
-                x = _crop(x, self.sizes[self.stages - 1 - stage])
+            if stage:
+                x = _crop(blocks.upsample(getattr(self, f"change{stage}")(x)), self.sizes[stage])
         return _crop(blocks.depth_to_space(self.out(x)), self.sizes[0])
 
 
 class ResNetDiscriminator(nnx.Module):
-    """The generator's mirror image: `widths` from the largest pictures to the smallest, four pixels taken at once."""
+    """The generator's mirror image, which takes four pixels at once."""
 
     def __init__(
         self,
@@ -114,23 +113,24 @@ class ResNetDiscriminator(nnx.Module):
         depth: int = 2,
         rngs: nnx.Rngs,
     ):
-        sizes = _stages(image, widths)
-        self.stages, self.depth = len(widths), depth
+        rows, columns = _stages(image, widths)[-1]
+        self.depth, self.stages = depth, len(widths)
         self.entry = blocks.conv(4 * image[-1], widths[0], rngs=rngs)
-        for stage, (width, after) in enumerate(zip(widths, (*widths[1:], None), strict=True)):
+        for stage in range(self.stages):
+            if stage:
+                change = blocks.conv(widths[stage - 1], widths[stage], 1, rngs=rngs, use_bias=False)
+                setattr(self, f"change{stage}", change)
             for block in range(depth):
-                setattr(self, f"block{stage}_{block}", Bottleneck(width, rngs=rngs))
-            if after is not None:
-                setattr(self, f"change{stage}", blocks.conv(width, after, 1, rngs=rngs, use_bias=False))
-        self.out = _Exit(sizes[-1][0] * sizes[-1][1] * widths[-1], classes, rngs=rngs)
+                setattr(self, f"block{stage}_{block}", Bottleneck(widths[stage], rngs=rngs))
+        self.out = _Exit(rows * columns * widths[-1], classes, rngs=rngs)
 
     def __call__(self, image: jax.Array, label: jax.Array | None = None) -> jax.Array:
         x = self.entry(_space_to_depth(image))
         for stage in range(self.stages):
+            if stage:
+                x = getattr(self, f"change{stage}")(_halve(x))
             for block in range(self.depth):
                 x = getattr(self, f"block{stage}_{block}")(x)
-            if stage < self.stages - 1:
-                x = getattr(self, f"change{stage}")(_halve(x))
         return self.out(leaky(x).reshape(x.shape[0], -1), label)
 
 
@@ -162,6 +162,7 @@ class _Entry(nnx.Module):
 
     def __call__(self, z: jax.Array, label: jax.Array | None) -> jax.Array:
         if self.classes:
+            assert label is not None
             z = jnp.concatenate([z, self.label(label)], axis=-1)
         return self.dense(z).reshape(-1, *self.shape)
 
@@ -178,27 +179,31 @@ class _Exit(nnx.Module):
 
     def __call__(self, x: jax.Array, label: jax.Array | None) -> jax.Array:
         logit = self.dense(x)[:, 0]
-        return logit + jnp.sum(x * self.label(label), axis=-1) if self.classes else logit
+        if self.classes:
+            assert label is not None
+            logit += jnp.sum(x * self.label(label), axis=-1)
+        return logit
 
 
-def _halvings(image: tuple[int, int, int]) -> list[tuple[int, int]]:
+def _halvings(image: tuple[int, int, int]) -> tuple[tuple[int, int], ...]:
     """(H, W) from the full size down: 28 x 28 gives 28, 14, 7."""
-    sizes = [image[:2]]
-    while max(sizes[-1]) > SMALLEST:
-        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
-    if len(sizes) < 2:
+    count = 0
+    while -(-max(image[:2]) // 2**count) > SMALLEST:
+        count += 1
+    if not count:
         raise ValueError(f"image={image}: must be more than {SMALLEST} pixels a side")
-    return sizes
+    return _sizes(image, count)
 
 
-def _stages(image: tuple[int, int, int], widths: tuple[int, ...]) -> list[tuple[int, int]]:
+def _stages(image: tuple[int, int, int], widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """(H, W) in full, and of each stage from the largest pictures down."""
     if not widths or any(width < 2 for width in widths):
         raise ValueError(f"widths={widths}: at least one stage, of 2 channels or more")
-    sizes = [image[:2]]
-    for _ in widths:
-        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
-    return sizes
+    return _sizes(image, len(widths))
+
+
+def _sizes(image: tuple[int, int, int], halvings: int) -> tuple[tuple[int, int], ...]:
+    return tuple((-(-image[0] // 2**count), -(-image[1] // 2**count)) for count in range(halvings + 1))
 
 
 def _crop(x: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -103,9 +103,7 @@ class UNet(nnx.Module):
 class Stage(nnx.Module):
     """Two convolutions as a residual, with scale and shift by the condition [B, D]; then attention, for `heads` > 0."""
 
-    def __init__(
-        self, inward: int, outward: int, width: int, *, heads: int, norm: Any, dropout: float, rngs: nnx.Rngs
-    ):
+    def __init__(self, inward: int, outward: int, width: int, *, heads: int, norm: Any, dropout: float, rngs: nnx.Rngs):
         self.heads, self.dropout = heads, dropout
         self.norm1 = norm(inward, rngs=rngs)
         self.conv1 = blocks.conv(inward, outward, rngs=rngs)

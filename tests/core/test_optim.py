@@ -20,6 +20,31 @@ def test_linear_goes_from_start_to_end_and_stays():
         optim.linear(start=1.0, end=0.1, frames=0)
 
 
+def test_cosine_rises_then_falls_by_images_seen():
+    schedule = optim.cosine(images=100, batch=10, warmup=20, end=0.1)
+    # Before update n, 10 n images have been seen; the fall from 1 to 0.1 lasts 80 images, half of it at update 6.
+    shares = [float(schedule(jnp.array(n))) for n in (0, 1, 2, 6, 10, 1000)]
+    assert shares == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1, 0.1])
+    assert float(optim.cosine(images=100, batch=10)(jnp.array(0))) == 1
+    with pytest.raises(ValueError, match="warmup=100: must be at least 0 and less than the 100 images"):
+        optim.cosine(images=100, batch=10, warmup=100)
+    with pytest.raises(ValueError, match=r"end=1.5: a share of the learning rate lies in \[0, 1\]"):
+        optim.cosine(images=100, batch=10, end=1.5)
+    with pytest.raises(ValueError, match="batch=0: an update takes at least 1 image"):
+        optim.cosine(images=100, batch=0)
+
+
+def test_a_schedule_scales_the_learning_rate_of_each_update():
+    rule = optim.optimizer(rule=optax.sgd, learning_rate=0.5, clip_norm=10.0, schedule=lambda n: 1.0 / (1 + n))
+    gradient, moves = {"a": jnp.array([2.0])}, []
+    state = rule.init(gradient)
+    for _ in range(3):
+        update: Any
+        update, state = rule.update(gradient, state)
+        moves.append(float(update["a"][0]))
+    assert moves == pytest.approx([-1.0, -0.5, -1 / 3])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -1,0 +1,130 @@
+"""From what was typed for the training to a launch: one run or the runs of a sweep, each composed and checked."""
+
+import contextlib
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import errors
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # how `experiments.train -m` splits values
+from hydra.core import global_hydra
+from hydra.core.override_parser import overrides_parser
+
+from experiments import build, config, jobs, mistakes, resuming
+
+SAFE = re.compile(r"[A-Za-z0-9._/@+-]+")  # folders whose names pass through Hydra, the shell and Slurm as they are
+_FOLDER = "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"  # which the launch gives to its runs
+
+
+def launch(
+    lines: Sequence[str], settings: jobs.Settings, *, sweep: bool, command: str, names: Iterable[str]
+) -> jobs.Launch:
+    """The launch of these overrides of conf/train.yaml. `names` are the job's own keys, which may have been meant.
+
+    Raises:
+      build.ConfigError: a config does not compose or holds values that cannot be, its data cannot be read, or its
+        folder is taken or has an odd name.
+    """
+    if not sweep and (several := swept(lines)):
+        raise build.ConfigError(several[0], ": several values want -m, one run for each")
+    global_hydra.GlobalHydra.instance().clear()  # the job's own keys are composed, and Hydra knows one config at a time
+    try:
+        if any(line.startswith("resume=") for line in lines):
+            return _resumed(lines, settings, sweep=sweep, command=command)
+        return _fresh(lines, settings, sweep=sweep, command=command)
+    except errors.CompactHydraException as error:
+        told = mistakes.explain(error, lines, conf=config.CONF, name="train")
+        wrong = told.partition(":")[0]
+        if ": no such key" in told and (near := difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.75)):
+            told = f"{wrong}: no such key; did you mean {near[0]}?"
+        raise build.ConfigError("", told) from error
+
+
+def swept(lines: Sequence[str]) -> list[str]:
+    """Those of these overrides that give several values, as they were typed."""
+    parser, found = overrides_parser.OverridesParser.create(), []
+    for line in lines:
+        with contextlib.suppress(errors.HydraException):  # told when it is composed
+            found += [line] if parser.parse_override(line).is_sweep_override() else []
+    return found
+
+
+def _fresh(lines: Sequence[str], settings: jobs.Settings, *, sweep: bool, command: str) -> jobs.Launch:
+    runs = _combinations(lines) if sweep else [list(lines)]
+    folder_key = "hydra:sweep.dir" if sweep else "hydra:run.dir"
+    # Hydra decides on the folder, by the first run's config.
+    plain = [config.compose(*run, f"+launch_folder=${{{folder_key}}}") for run in runs]
+    folder = _checked(Path(settings.scratch or "", plain[0]["launch_folder"]).absolute())
+    for one in plain:
+        check({name: value for name, value in one.items() if name != "launch_folder"})
+    common = set(runs[0]).intersection(*runs)
+    members = []
+    for number, run in enumerate(runs):
+        where = str(number) if sweep else "."
+        kept = tuple(line for line in run if line.partition("=")[0] not in _FOLDER)
+        label = " ".join(line for line in run if line not in common)
+        members.append(jobs.Member(folder=where, arguments=(f"hydra.run.dir={folder / where}", *kept), label=label))
+    if taken := next((path for path in (folder / config.FILE, folder / "slurm", folder / "0") if path.exists()), None):
+        remedy = "resume=<folder> goes on with a run, retry=<folder> with a launch"
+        raise build.ConfigError("hydra.run.dir", f"={folder}: holds {taken.name} already; {remedy}")
+    return _launch(folder, plain[0]["name"], members, settings, sweep=sweep, command=command)
+
+
+def _resumed(lines: Sequence[str], settings: jobs.Settings, *, sweep: bool, command: str) -> jobs.Launch:
+    if sweep:
+        raise build.ConfigError("resume", ": goes on with one run; retry=<folder> with all of a sweep")
+    lines = [line for line in resuming.arguments(lines) if not line.startswith(_FOLDER)]
+    composed = config.compose(*lines)
+    folder = _checked(Path(composed["resume"]).absolute())
+    plain = resuming.merged(composed, lines)
+    check(plain)
+    changes = tuple(line for line in lines if not line.startswith("resume="))
+    member = jobs.Member(folder=".", arguments=(f"resume={folder}", *changes), changes=changes)
+    return _launch(folder, plain["name"], [member], settings, sweep=False, command=command)
+
+
+def check(plain: Mapping[str, Any]) -> None:
+    """One run's config, its data included as far as they are files. Raises build.ConfigError."""
+    build.check(plain)
+    for key, path in _files(plain["source"], "source"):
+        if not os.access(path, os.R_OK):
+            raise build.ConfigError(key, f"={path}: cannot be read here")
+
+
+def _launch(
+    folder: Path, name: str, members: Sequence[jobs.Member], settings: jobs.Settings, *, sweep: bool, command: str
+) -> jobs.Launch:
+    return jobs.Launch(
+        folder=folder,
+        name=name,
+        command=command,
+        cwd=os.getcwd(),
+        sweep=sweep,
+        settings=settings,
+        members=tuple(members),
+    )
+
+
+def _combinations(lines: Sequence[str]) -> list[list[str]]:
+    """`a=1,2 b=3` -> [[a=1, b=3], [a=2, b=3]]."""
+    parsed = overrides_parser.OverridesParser.create().parse_overrides(list(lines))
+    return [list(run) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for run in batch]
+
+
+def _checked(folder: Path) -> Path:
+    if not SAFE.fullmatch(str(folder)):
+        odd = re.sub(SAFE, "", str(folder))[0]
+        raise build.ConfigError(
+            "", f"{folder}: {odd!r} is in the way of Hydra or Slurm; scratch=<folder> moves the runs"
+        )
+    return folder
+
+
+def _files(node: Any, key: str) -> list[tuple[str, str]]:
+    """Every `folder` and `path` below `node`."""
+    items = node.items() if isinstance(node, Mapping) else ()
+    found = [(f"{key}.{name}", value) for name, value in items if name in ("folder", "path") and isinstance(value, str)]
+    return found + [pair for name, value in items for pair in _files(value, f"{key}.{name}")]

@@ -1,0 +1,152 @@
+"""How the runs of a launch are, from their folders and from Slurm's queue."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import build, config, jobs, scheduler
+
+PENDING, RUNNING, DONE, FAILED = "pending", "running", "done", "failed"
+CANCELLED, MISSING, UNKNOWN = "cancelled", "missing", "unknown"
+ENDED_BADLY = (FAILED, CANCELLED, MISSING)
+
+# Slurm's names.
+_WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED", "RESV_DEL_HOLD")
+_GOING = ("RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED")
+_LINES = 3  # of a log, as the reason of a failure
+_KILLED = {137: "killed (SIGKILL: out of memory?)", 130: "interrupted", 139: "crashed (SIGSEGV)", 134: "aborted"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+    """One run of a launch, at this moment."""
+
+    state: str
+    job: str | None = None
+    detail: str = ""  # Slurm's reason, or how it ended
+    progress: str = ""
+    lines: tuple[str, ...] = ()  # the last ones of its log, where it failed
+    log: Path | None = None
+
+
+def look(launch: jobs.Launch) -> list[State]:
+    """The runs' states, in their order."""
+    try:
+        queue = scheduler.queued()
+    except scheduler.Unavailable:
+        queue = None
+    return [_state(launch.run(member), queue) for member in launch.members]
+
+
+def table(launch: jobs.Launch, states: Sequence[State]) -> str:
+    """A line a run, with the reason below those that failed."""
+    names = [state.state for state in states]
+    counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+    lines = [f"{launch.name} in {shown(launch.folder)}: {counts}"]
+    width = max(len(member.label) for member in launch.members)
+    for member, state in zip(launch.members, states, strict=True):
+        what = [state.job and f"job {state.job}", state.detail, state.progress]
+        number = f"{member.folder:>3}  {member.label:{width}}  " if launch.sweep else ""
+        lines.append(f"  {number}{state.state:9}  {'  '.join(part for part in what if part)}".rstrip())
+        lines += [f"         | {line}" for line in state.lines]
+        if state.lines and state.log is not None:
+            lines.append(f"         `- {shown(state.log)}")
+    return "\n".join(lines)
+
+
+def shown(path: Path) -> str:
+    """As people would type it from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _state(run: Path, queue: Mapping[str, scheduler.Queued] | None) -> State:
+    attempts = _attempts(run)
+    job = next((line["job"] for line in reversed(attempts) if line["event"] == "submitted"), None)
+    if job is None:
+        return State(state=MISSING)
+    # By job, not by place: a job may start before its submission is written down.
+    last = next((line for line in reversed(attempts) if line["job"] == job and line["event"] != "submitted"), {})
+    event = last.get("event")
+    queued = None if queue is None else queue.get(job)
+    known = {"job": job, "progress": _progress(run)}
+    if queued is not None and queued.state in _WAITING:
+        return State(state=PENDING, detail=f"({queued.reason}{_again(queued.restarts)})", **known)
+    if queued is not None and queued.state in _GOING and last.get("restart") != queued.restarts:
+        return State(state=RUNNING, detail=_again(queued.restarts).removeprefix(", "), **known)  # it only begins
+    if event == "done":
+        return State(state=DONE, **known)
+    if event == "failed":
+        return _failed(run, _KILLED.get(last["status"], f"exit status {last['status']}"), known)
+    if queued is not None and queued.state in _GOING:
+        return State(state=RUNNING, detail=f"on {last['node']}{_again(queued.restarts)}" if last else "", **known)
+    if queued is not None and queued.state == "COMPLETED":
+        return State(state=DONE, **known)  # a full disk took no last line
+    if queued is not None and queued.state == "CANCELLED":
+        return State(state=CANCELLED, **known)
+    if queue is None:
+        return State(state=UNKNOWN, detail="Slurm does not answer", **known)
+    if queued is not None:
+        return _failed(run, queued.state, known)
+    if event == "terminated":
+        return _failed(run, "ended from outside: cancelled, or out of time", known)
+    return _failed(run, "ended without a word: killed, or its node was lost", known)
+
+
+def _failed(run: Path, detail: str, known: Mapping[str, Any]) -> State:
+    """With the last lines of the process that says what went wrong, or else of the first, or of the script."""
+    logs = [*sorted((run / "slurm").glob(f"{known['job']}-rank*.log")), run / "slurm" / f"{known['job']}.log"]
+    ends = {log: _tail(log) for log in logs}
+    spoken = [log for log in logs if any(line.strip() for line in ends[log])]
+    chosen = next((log for log in spoken if any(_raised(line) for line in ends[log])), next(iter(spoken), None))
+    lines = [line for line in ends[chosen] if line.strip()][-_LINES:] if chosen else []
+    return State(state=FAILED, detail=detail, lines=tuple(lines), log=chosen, **known)
+
+
+def _raised(line: str) -> bool:
+    return line.startswith("Traceback (most recent call last)")
+
+
+def _attempts(run: Path) -> list[dict[str, Any]]:
+    lines = []
+    for line in _tail(run / "slurm" / "attempts.jsonl"):
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict) and {"event", "job"} <= line.keys()]
+
+
+def _progress(run: Path) -> str:
+    """120,000/2,000,000 frames (6%)  350 frames/s  01:29:31 left."""
+    rows = []
+    for line in _tail(run / "metrics.jsonl"):
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    try:
+        budget = int(config.load(run)["budget"])
+        unit = next(name for name in ("frames", "images") if name in rows[-1])
+        done = rows[-1][unit]
+    except (build.ConfigError, LookupError, StopIteration):
+        return ""
+    parts = [f"{done:,}/{budget:,} {unit} ({done / budget:.0%})"]
+    speed = next((row[name] for row in reversed(rows) if (name := f"time/{unit}_per_second") in row), None)
+    if speed and done < budget:
+        parts += [f"{speed:,.0f} {unit}/s", f"{scheduler.shown((budget - done) / speed)} left"]
+    return "  ".join(parts)
+
+
+def _again(restarts: int) -> str:
+    return f", restarts: {restarts}" if restarts else ""
+
+
+def _tail(path: Path) -> list[str]:
+    """The last lines of a file, as far as 64 KB reach; none where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 65_536))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
