@@ -11,7 +11,7 @@ BIN := .venv/bin
 # One stamp for each choice of extras; a newer pyproject.toml or lock makes it stale.
 STAMP := .venv/.installed-$(EXTRAS)
 
-.PHONY: setup demo test test-slow lint types pytest format
+.PHONY: setup demo demo-images test test-slow test-slurm lint types pytest format
 
 setup: $(STAMP)
 
@@ -40,8 +40,14 @@ types: $(STAMP)
 pytest: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+demo-images: $(STAMP)
+	$(BIN)/python -m experiments.demo_images
+
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest -m slurm $(PYTEST_ARGS)
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix

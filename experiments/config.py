@@ -16,7 +16,7 @@ from typing import Any
 
 import hydra
 from hydra import errors, types
-from hydra.core import hydra_config
+from hydra.core import global_hydra, hydra_config
 from omegaconf import DictConfig, OmegaConf
 from omegaconf import errors as omegaconf_errors
 
@@ -51,7 +51,8 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
 
 def compose(*overrides: str, name: str = "train") -> Config:
     """What `main` hands to its task under these overrides, for tests and tools. Errors are Hydra's own."""
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    inside = global_hydra.GlobalHydra.instance().is_initialized()  # of a task that `main` runs
+    with contextlib.nullcontext() if inside else hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
     with _current(config):
         return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))

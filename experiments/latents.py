@@ -1,7 +1,7 @@
 """Reconstruction quality against latent size: `python -m experiments.latents [network.latent=2,5,20] [key=value ...]`.
 
 Trains `conf/experiment/vae/latents.yaml` once for each size (2 and 5 by default), as `experiments.train -m` would, and
-draws `latents.png` beside the runs: held-out images above what is left of them, with the mean squared error.
+draws `latents.png` beside the runs: test images above what is left of them, with the mean squared error (of [0, 1]).
 """
 
 import sys
@@ -53,7 +53,7 @@ def draw(folders: list[Path]) -> Path:
         again = np.concatenate(again)
         error = np.mean((np.float32(again) - test.image[every]) ** 2, dtype=float) / 255**2
         rows.append(again[:SHOWN])
-        titles.append(f"{_latent(run)} latents\nerror {error:.4f}")
+        titles.append(f"{_latent(run)} latents\nMSE {error:.4f}")
 
     picture = figure.Figure(figsize=(SHOWN * 0.8 + 1.6, len(rows) * 0.85), dpi=120, layout="constrained")
     axes: Any = picture.subplots(len(rows), SHOWN, squeeze=False)

@@ -25,7 +25,7 @@ DOORS = {
 PRIVATE = {"hydra": "experiments/", "omegaconf": "experiments/", "wandb": "core/tracking.py"}
 NEVER = ("jax.experimental", "jax.pmap")
 # Declared and imported under another name.
-PLUGINS = {"imageio-ffmpeg", "pillow"}
+PLUGINS = {"imageio-ffmpeg", "pillow", "scikit-learn"}
 
 SOURCES = sorted(path.relative_to(ROOT) for room in DOORS for path in (ROOT / room).rglob("*.py"))
 # Scripts, and what runs in the environments of other projects, are no modules.

@@ -32,9 +32,12 @@ def test_training_commands_compose(line: str, tmp_path: pathlib.Path, monkeypatc
         build.plan({**config.compose(*words), "_target_": "experiments.build.Run"})
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python -m experiments.evaluate")])
-def test_evaluation_commands_compose(line: str):
-    config.compose(*[re.sub("[<>]", "", word) for word in overrides(line)], name="evaluate")
+@pytest.mark.parametrize("name", ["evaluate", "sample", "collect"])
+def test_other_commands_compose(name: str):
+    lines = [line for line in LINES if line.startswith(f"python -m experiments.{name}")]
+    assert lines
+    for line in lines:
+        config.compose(*[re.sub("[<>]", "", word) for word in overrides(line)], name=name)
 
 
 def test_every_command_is_one_of_ours():
@@ -66,7 +69,7 @@ def test_links_lead_somewhere():
 
 def write_example(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """The README's `mine/td.py`, importable."""
-    code = next(block for language, block in BLOCKS if language == "python")
+    code = next(block for language, block in BLOCKS if language == "python" and "mixed_bootstrap" in block)
     (folder / "mine").mkdir()
     (folder / "mine" / "td.py").write_text(code)
     monkeypatch.syspath_prepend(str(folder))

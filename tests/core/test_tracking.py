@@ -298,3 +298,14 @@ def test_a_service_that_was_killed_does_not_decide_our_exit_status(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", modules.SimpleNamespace(teardown=lambda: sys.exit(-9)))
     monkeypatch.setattr(tracking, "_kill_service", lambda: None)  # the one of this process serves other tests
     tracking._end_service()
+
+
+def test_a_wandb_that_hangs_in_its_own_end_does_not_hold_ours(monkeypatch):
+    """It does where its process was killed while it started: a lock that it waits for is its own."""
+    never = threading.Event()
+    monkeypatch.setitem(sys.modules, "wandb", modules.SimpleNamespace(teardown=never.wait))
+    monkeypatch.setattr(tracking, "_kill_service", lambda: None)
+    began = time.monotonic()
+    tracking._end_service()
+    assert time.monotonic() - began < 10
+    never.set()

@@ -73,9 +73,17 @@ def test_every_experiment_names_real_settings_of_the_right_types(experiment: str
 @pytest.mark.parametrize("group", ["learner", "network", "optimizer", "sampler", "evaluators", "mesh", "tracker"])
 def test_every_choice_of_a_group_fits(group: str):
     for file in (config.CONF / group).glob("*.yaml"):
-        of_images = group == "evaluators" and file.stem not in ("episodes", "none")
-        images = ["source=digits", "learner=vae"] if of_images else []
-        build_only(config.compose(f"{'+' * (group == 'sampler')}{group}={file.stem}", *images), Path())
+        sign = "+" * (group == "sampler")
+        build_only(config.compose(f"{sign}{group}={file.stem}", *companions(group, file.stem)), Path())
+
+
+def companions(group: str, choice: str) -> list[str]:
+    """What must be chosen beside it, where the default, Nature's DQN, does not fit."""
+    if group == "evaluators" and choice not in ("episodes", "none"):
+        return ["source=digits", "learner=vae"]
+    if group == "learner" and "gan" in choice:
+        return ["network=dcgan"]
+    return ["learner=dcgan"] if group == "network" and "gan" in choice else []
 
 
 def test_the_default_is_natures_dqn():

@@ -63,9 +63,7 @@ def test_it_learns_is_judged_is_saved_and_goes_on(experiment: str, tmp_path: Pat
     rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows} == set(range(1, outcomes[1].step + 1))
     judged = [row["step"] for row in rows if any(name.startswith("eval/") for name in row)]
-    assert sorted(set(judged)) == [outcome.step for outcome in outcomes] * (
-        not settings["evaluators"].get("_off_", False)
-    )
+    assert sorted(set(judged)) == [outcome.step for outcome in outcomes] * tells_figures(settings["evaluators"])
 
 
 def tells_figures(evaluators: config.Config) -> bool:
