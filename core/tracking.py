@@ -338,12 +338,19 @@ def _end_service() -> None:
     """Ends W&B's own process within a second; at exit W&B would wait for it, however long a server takes to answer."""
     killer = threading.Timer(_PATIENCE, _kill_service)
     killer.start()
+    # In a thread: W&B deadlocks within itself where its process died while it was starting.
+    ender = threading.Thread(target=_teardown, name="wandb-teardown", daemon=True)
+    ender.start()
+    ender.join(2 * _PATIENCE)
+    killer.cancel()
+    _kill_service()  # one that was only starting
+
+
+def _teardown() -> None:
     # Nothing to end: not imported yet, or killed by someone else. A process that had to be killed is no reason for ours
     # to exit with its status, as W&B would.
     with contextlib.suppress(Exception, SystemExit):
         sys.modules["wandb"].teardown()
-    killer.cancel()
-    _kill_service()  # one that was only starting
 
 
 def _kill_service() -> None:

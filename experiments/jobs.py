@@ -103,7 +103,7 @@ def script(launch: Launch, wanted: Sequence[int] | None = None) -> str:
     """The text of the job for the members of these numbers (all by default)."""
     numbers = range(len(launch.members)) if wanted is None else wanted
     blocks = {
-        "command": [f"# {launch.command}"],
+        "command": [f"# {line}" for line in launch.command.splitlines()],
         "directives": _directives(launch, numbers),
         "members": _members(launch),
         "environment": _environment(launch.settings),
@@ -169,9 +169,8 @@ def _directives(launch: Launch, numbers: Sequence[int]) -> list[str]:
         "time": settings.time,
         **{name: getattr(settings, name) for name in ("partition", "account", "qos", "constraint")},
     }
-    lines = [
-        f"--{name}={value}" if value != "" else f"--{name}" for name, value in options.items() if value is not None
-    ]
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    lines = [f"--{name}={shlex.quote(value)}" if value else f"--{name}" for name, value in given.items()]
     return [f"#SBATCH {line}" for line in (*lines, *settings.options)]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def split(arguments: Sequence[str]) -> Typed:
         own=[option for option in options if option not in ("-m", "--multirun")] + everybodys + new,
         training=[line for line in lines if line not in own],
         sweep=get_args_parser().parse_intermixed_args(list(arguments)).multirun,
-        command=f"python -m experiments.launch {' '.join(arguments)}",
+        command=f"python -m experiments.launch {shlex.join(arguments)}",
     )
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -54,17 +55,26 @@ def partitions() -> dict[str, Partition]:
     return found
 
 
-def queued() -> dict[str, Queued]:
-    """This user's jobs by number, those of an array as 12_0, 12_1. Raises Unavailable."""
+def queued(jobs: Iterable[str]) -> dict[str, Queued]:
+    """Those of these jobs that Slurm remembers; the members of an array are called 12_0, 12_1. Raises Unavailable."""
+    numbers = sorted({job.partition("_")[0] for job in jobs})
+    if not numbers:
+        return {}
     columns = "ArrayJobID,ArrayTaskID,JobID,State,Reason,RestartCnt"
     fields = ",".join(f"{name}:|" for name in columns.split(","))
-    lines = _ask("squeue", "--me", "--states=all", "--array", "--noheader", f"--Format={fields}").splitlines()
-    jobs = {}
-    for line in lines:
+    wanted = f"--jobs={','.join(numbers)}"
+    try:
+        answer = _ask("squeue", wanted, "--states=all", "--array", "--noheader", f"--Format={fields}")
+    except Unavailable as error:
+        if "Invalid job id" in str(error):  # it has forgotten the only one asked for
+            return {}
+        raise
+    found = {}
+    for line in answer.splitlines():
         array, task, job, state, reason, restarts, *_ = line.split("|")
         name = job if task == "N/A" else f"{array}_{task}"
-        jobs[name] = Queued(state=state, reason=reason, restarts=int(restarts))
-    return jobs
+        found[name] = Queued(state=state, reason=reason, restarts=int(restarts))
+    return found
 
 
 def submit(script: Path) -> str:
@@ -120,5 +130,5 @@ def _ask(*command: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{command[0]}: no answer within two minutes") from error
     if done.returncode:
-        raise Unavailable("; ".join(line for line in done.stderr.strip().splitlines()) or f"{command[0]} failed")
+        raise Unavailable("; ".join(done.stderr.strip().splitlines()) or f"{command[0]} failed")
     return done.stdout

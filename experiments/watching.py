@@ -35,11 +35,16 @@ class State:
 
 def look(launch: jobs.Launch) -> list[State]:
     """The runs' states, in their order."""
+    attempts = [_attempts(launch.run(member)) for member in launch.members]
+    submitted = [_submitted(lines) for lines in attempts]
     try:
-        queue = scheduler.queued()
+        queue = scheduler.queued(job for job in submitted if job)
     except scheduler.Unavailable:
         queue = None
-    return [_state(launch.run(member), queue) for member in launch.members]
+    return [
+        State(state=MISSING) if job is None else _state(launch.run(member), job, lines, queue)
+        for member, job, lines in zip(launch.members, submitted, attempts, strict=True)
+    ]
 
 
 def table(launch: jobs.Launch, states: Sequence[State]) -> str:
@@ -63,16 +68,19 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _state(run: Path, queue: Mapping[str, scheduler.Queued] | None) -> State:
-    attempts = _attempts(run)
-    job = next((line["job"] for line in reversed(attempts) if line["event"] == "submitted"), None)
-    if job is None:
-        return State(state=MISSING)
+def _submitted(attempts: Sequence[Mapping[str, Any]]) -> str | None:
+    """The newest job."""
+    return next((line["job"] for line in reversed(attempts) if line["event"] == "submitted"), None)
+
+
+def _state(
+    run: Path, job: str, attempts: Sequence[Mapping[str, Any]], queue: Mapping[str, scheduler.Queued] | None
+) -> State:
     # By job, not by place: a job may start before its submission is written down.
     last = next((line for line in reversed(attempts) if line["job"] == job and line["event"] != "submitted"), {})
     event = last.get("event")
     queued = None if queue is None else queue.get(job)
-    known = {"job": job, "progress": _progress(run)}
+    known: dict[str, Any] = {"job": job, "progress": _progress(run)}
     if queued is not None and queued.state in _WAITING:
         return State(state=PENDING, detail=f"({queued.reason}{_again(queued.restarts)})", **known)
     if queued is not None and queued.state in _GOING and last.get("restart") != queued.restarts:
@@ -98,11 +106,14 @@ def _state(run: Path, queue: Mapping[str, scheduler.Queued] | None) -> State:
 
 def _failed(run: Path, detail: str, known: Mapping[str, Any]) -> State:
     """With the last lines of the process that says what went wrong, or else of the first, or of the script."""
-    logs = [*sorted((run / "slurm").glob(f"{known['job']}-rank*.log")), run / "slurm" / f"{known['job']}.log"]
+    script = run / "slurm" / f"{known['job']}.log"
+    logs = [*sorted((run / "slurm").glob(f"{known['job']}-rank*.log")), script]
     ends = {log: _tail(log) for log in logs}
     spoken = [log for log in logs if any(line.strip() for line in ends[log])]
     chosen = next((log for log in spoken if any(_raised(line) for line in ends[log])), next(iter(spoken), None))
     lines = [line for line in ends[chosen] if line.strip()][-_LINES:] if chosen else []
+    if ends[script] and ends[script][-1].startswith("job ") and chosen != script:
+        lines.append(ends[script][-1])  # why it was not started again
     return State(state=FAILED, detail=detail, lines=tuple(lines), log=chosen, **known)
 
 

@@ -9,32 +9,14 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
-from core import media, mesh, types
+from core import datasets, media, mesh, types
 from generative import drawing, metrics
 from generative import features as features_
-
-
-class Dataset(Protocol):
-    """Images with their labels (see `core.datasets`)."""
-
-    @property
-    def image(self) -> np.ndarray: ...  # [N, H, W, C] uint8
-
-    @property
-    def label(self) -> np.ndarray: ...  # [N] int32
-
-
-class Data(Protocol):
-    """Where images come from: the recipe that the source has, too."""
-
-    def load(self, split: str) -> Any:
-        """The `Dataset` of "train", "validation" or "test"."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,9 +54,9 @@ class HeldOut:
     What is drawn at random in judging an image is the same at every evaluation, so that curves are smooth.
     """
 
-    data: Data
+    data: datasets.Recipe
     every: int = 500_000  # images of training between two evaluations
-    split: str = "validation"
+    split: datasets.Split = "validation"
     images: int | None = None  # so many of them, chosen once by `seed`; None: all
     batch: int = 250
     seed: int = 0
@@ -118,11 +100,11 @@ class Quality:
     """
 
     features: features_.Features
-    data: Data
+    data: datasets.Recipe
     every: int = 500_000  # images of training between two evaluations
     count: int = 2_000
-    reference: str = "validation"
-    floor: str = "train"
+    reference: datasets.Split = "validation"
+    floor: datasets.Split = "train"
     neighbours: int = 3  # k of precision and recall
     block: int = 250  # images of each side in a block of KID
     batch: int = 250  # images drawn and seen at a time
@@ -245,7 +227,7 @@ def _batches(held: types.Images, batch: int) -> Iterator[tuple[types.Images, int
         yield types.Images(image=held.image[rows], label=held.label[rows]), min(batch, count - start)
 
 
-def _chosen(data: Dataset, count: int | None, seed: int, what: str) -> np.ndarray:
+def _chosen(data: datasets.Dataset, count: int | None, seed: int, what: str) -> np.ndarray:
     """`count` different rows in random order; None: all."""
     there = len(data.image)
     if count is not None and count > there:

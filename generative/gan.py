@@ -5,7 +5,7 @@ labels or without. R3GAN, DCGAN, WGAN-GP and conditional GANs are choices of the
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -63,19 +63,18 @@ class GAN:
                 f"a batch of shape {spec.image.shape}: a GAN takes [n, B, H, W, C]; set source.batches=1, or as many "
                 "discriminator updates as one of the generator shall have"
             )
-        generator = self._player("generator").init(jax.random.fold_in(key, 0))
-        discriminator = self._player("discriminator").init(jax.random.fold_in(key, 1))
+        params = {
+            name: self._player(name).init(jax.random.fold_in(key, index))
+            for index, name in enumerate(("generator", "discriminator"))
+        }
         return descent.State(
             step=jnp.zeros((), jnp.int32),
             key=key,
-            params={"generator": generator, "discriminator": discriminator},
+            params=params,
             aux={},
-            opt_state={
-                "generator": self.optimizer.init(generator),
-                "discriminator": self._discriminator_optimizer.init(discriminator),
-            },
+            opt_state={name: rule.init(params[name]) for name, rule in self._optimizers.items()},
             diverged=-jnp.ones((), jnp.int32),
-            ema_params={name: jax.tree.map(jnp.copy, generator) for name in self.averages},
+            ema_params={name: jax.tree.map(jnp.copy, params["generator"]) for name in self.averages},
         )
 
     def discriminator_loss(
@@ -97,68 +96,34 @@ class GAN:
             "train/accuracy": jnp.mean((real_logit > fake_logit).astype(jnp.float32)),  # of telling a pair apart
         }
 
-    def generator_loss(self, params: Params, batch: types.Images, key: jax.Array) -> jax.Array:
+    def generator_loss(self, params: Params, batch: types.Images, key: jax.Array) -> tuple[jax.Array, types.Metrics]:
         """[], with as many fresh images as the batch has."""
         fake = self._generate(params["generator"], key, batch.label)
         real_logit = self._judge(params["discriminator"], pixels.signed(batch.image), batch.label)
-        return jnp.mean(self.loss.generator(real_logit, self._judge(params["discriminator"], fake, batch.label)))
+        fake_logit = self._judge(params["discriminator"], fake, batch.label)
+        loss = jnp.mean(self.loss.generator(real_logit, fake_logit))
+        return loss, {"loss/generator": loss}
 
     def step(self, state: descent.State, batch: types.Images) -> tuple[descent.State, types.Metrics]:
-        """Makes n updates of the discriminator and one of the generator on the last of the n batches."""
+        """Makes n updates of the discriminator and one of the generator, the latter on the last of the n batches."""
         updates, size = batch.image.shape[:2]
         images = updates * size
         progress = state.step.astype(jnp.float32) * images / self.budget
         *keys, generator_key = jax.random.split(jax.random.fold_in(state.key, state.step), updates + 1)
 
-        def update(carry: Any, given: Any) -> Any:
-            discriminator, opt_state, healthy = carry
-            loss = lambda moving: self.discriminator_loss(
-                state.params | {"discriminator": moving}, *given, progress=progress
-            )
-            (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(discriminator)
-            *carry, norm = optim.apply(
-                _moving(self._discriminator_optimizer, progress),
-                loss=value,
-                gradient=gradient,
-                params=discriminator,
-                opt_state=opt_state,
-                healthy=healthy,
-            )
-            return tuple(carry), metrics | {"grad/discriminator": norm}
+        def discriminate(state: descent.State, given: tuple[types.Images, jax.Array]) -> Any:
+            loss = lambda params: self.discriminator_loss(params, *given, progress=progress)
+            return self._update(state, "discriminator", loss, progress)
 
-        opt_state: Any = state.opt_state  # by player
-        carry = (state.params["discriminator"], opt_state["discriminator"], state.diverged < 0)
-        (discriminator, discriminator_opt, healthy), metrics = jax.lax.scan(update, carry, (batch, jnp.stack(keys)))
-
+        state, judged = jax.lax.scan(discriminate, state, (batch, jnp.stack(keys)))
         last = jax.tree.map(lambda leaf: leaf[-1], batch)
-        loss = lambda moving: self.generator_loss(
-            {"generator": moving, "discriminator": discriminator}, last, generator_key
-        )
-        value, gradient = jax.value_and_grad(loss)(state.params["generator"])
-        generator, generator_opt, healthy, norm = optim.apply(
-            _moving(self.optimizer, progress),
-            loss=value,
-            gradient=gradient,
-            params=state.params["generator"],
-            opt_state=opt_state["generator"],
-            healthy=healthy,
-        )
+        loss = lambda params: self.generator_loss(params, last, generator_key)
+        state, metrics = self._update(state, "generator", loss, progress)
         step = state.step + 1
-        seen = step.astype(jnp.float32) * images
-        moved = {
-            name: averaging.update(average, state.ema_params[name], generator, seen, images)
-            for name, average in self.averages.items()
-        }
-        state = dataclasses.replace(
-            state,
-            step=step,
-            params={"generator": generator, "discriminator": discriminator},
-            opt_state={"generator": generator_opt, "discriminator": discriminator_opt},
-            diverged=jnp.where(healthy | (state.diverged >= 0), state.diverged, state.step),
-            ema_params=jax.tree.map(lambda new, old: jnp.where(healthy, new, old), moved, state.ema_params),
+        return (
+            dataclasses.replace(state, step=step, ema_params=self._averaged(state, step.astype(jnp.float32), images)),
+            jax.tree.map(lambda values: jnp.mean(values, axis=0), judged) | metrics,
         )
-        metrics = jax.tree.map(lambda values: jnp.mean(values, axis=0), metrics)
-        return state, metrics | {"loss/generator": value, "grad/generator": norm}
 
     def absorb(self, state: descent.State, batch: types.Images) -> descent.State:
         return dataclasses.replace(state, step=state.step + 1)
@@ -181,6 +146,41 @@ class GAN:
             label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, self.classes))(keys)
         return pixels.to_bytes(generator(z, label if self.conditional else None))
 
+    def _update(
+        self,
+        state: descent.State,
+        player: str,
+        loss: Callable[[Params], tuple[jax.Array, types.Metrics]],
+        progress: jax.Array,
+    ) -> tuple[descent.State, types.Metrics]:
+        """One guarded update of one player; the other one's parameters stay."""
+        opt_states: Any = state.opt_state  # by player
+        differentiate = jax.value_and_grad(lambda moving: loss(state.params | {player: moving}), has_aux=True)
+        (value, metrics), gradient = differentiate(state.params[player])
+        params, opt_state, healthy, norm = optim.apply(
+            _moving(self._optimizers[player], progress),
+            loss=value,
+            gradient=gradient,
+            params=state.params[player],
+            opt_state=opt_states[player],
+            healthy=state.diverged < 0,
+        )
+        state = dataclasses.replace(
+            state,
+            params=state.params | {player: params},
+            opt_state=opt_states | {player: opt_state},
+            diverged=jnp.where(healthy | (state.diverged >= 0), state.diverged, state.step),
+        )
+        return state, metrics | {f"grad/{player}": norm}
+
+    def _averaged(self, state: descent.State, steps: jax.Array, images: int) -> dict[str, types.Params]:
+        """The averages after `steps` [] float32 steps of so many `images`; nothing enters them once a loss diverged."""
+        moved = {
+            name: averaging.update(average, state.ema_params[name], state.params["generator"], steps * images, images)
+            for name, average in self.averages.items()
+        }
+        return jax.tree.map(lambda new, old: jnp.where(state.diverged < 0, new, old), moved, state.ema_params)
+
     def _generate(self, params: types.Params, key: jax.Array, label: jax.Array) -> jax.Array:
         generator = self._player("generator").bind(params)
         z = jax.random.normal(key, (label.shape[0], generator.latent))
@@ -195,8 +195,8 @@ class GAN:
         return player if self.conditional else dataclasses.replace(player, sizes={**player.sizes, "classes": 0})
 
     @property
-    def _discriminator_optimizer(self) -> optax.GradientTransformation:
-        return self.optimizer if self.discriminator_optimizer is None else self.discriminator_optimizer
+    def _optimizers(self) -> dict[str, optax.GradientTransformation]:
+        return {"generator": self.optimizer, "discriminator": self.discriminator_optimizer or self.optimizer}
 
     @property
     def _sizes(self) -> types.Sizes:

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import jax.scipy.stats
 import numpy as np
 
-from core import media, mesh, types
-from generative import evaluation, vae
+from core import datasets, media, mesh, types
+from generative import vae
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pictures:
     """A `types.Evaluator` of held-out images; a model with a prior and a code of two dimensions has a manifold, too."""
 
-    data: evaluation.Data
+    data: datasets.Recipe
     every: int = 500_000  # images of training between two evaluations
-    split: str = "validation"
+    split: datasets.Split = "validation"
     images: int = 12  # that are reconstructed; interpolations are between neighbours of these
     steps: int = 11  # of an interpolation, and of each row of a traversal
     latents: int = 10  # rows of the traversal: the dimensions of the code that say most

@@ -60,8 +60,8 @@ def attend(qkv: jax.Array, heads: int) -> jax.Array:
     features = width // 3 // heads
     # Tokens and features last, before the products: on a CPU 1.4 times as quick as `jax.nn.dot_product_attention`.
     query, key, value = qkv.reshape(batch, tokens, 3, heads, features).transpose(2, 0, 3, 1, 4)
-    weight = jax.nn.softmax(jnp.einsum("bhnd,bhmd->bhnm", query * features**-0.5, key), axis=-1)
-    mixed = jnp.einsum("bhnm,bhmd->bhnd", weight, value)
+    score = jnp.einsum("bhnd,bhmd->bhnm", query * features**-0.5, key, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum("bhnm,bhmd->bhnd", jax.nn.softmax(score, axis=-1).astype(value.dtype), value)
     return mixed.transpose(0, 2, 1, 3).reshape(batch, tokens, width // 3)
 
 
@@ -72,7 +72,8 @@ class PixelNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((channels,)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        gain = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+        square = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+        gain = jax.lax.rsqrt(square + 1e-6).astype(x.dtype)
         return x * gain * jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
 
 
@@ -88,11 +89,11 @@ class GroupNorm(nnx.Module):
         # The sums of x and x² by channel come first: one pass over x, and all that follows is [B, C].
         by_group = lambda sums: jnp.mean(sums.reshape(-1, self.groups, sums.shape[-1] // self.groups), axis=-1)
         back = lambda groups: jnp.repeat(groups, x.shape[-1] // self.groups, axis=-1)
-        mean = by_group(jnp.mean(x, axis=(1, 2)))
-        square = by_group(jnp.mean(x * x, axis=(1, 2)))
+        mean = by_group(jnp.mean(x, axis=(1, 2), dtype=jnp.float32))
+        square = by_group(jnp.mean(jnp.square(x.astype(jnp.float32)), axis=(1, 2)))
         gain = back(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + 1e-5)) * self.scale[...][None]
         shift = self.bias[...][None] - back(mean) * gain
-        return x * gain[:, None, None] + shift[:, None, None]
+        return x * gain[:, None, None].astype(x.dtype) + shift[:, None, None].astype(x.dtype)
 
 
 class Conditions(nnx.Module):

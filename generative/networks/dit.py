@@ -52,7 +52,7 @@ class DiT(nnx.Module):
         self, x: jax.Array, noise: jax.Array, label: jax.Array | None = None, key: jax.Array | None = None
     ) -> jax.Array:
         tokens = self.embed(patches(x, self.patch)) + self.position[...][None]
-        condition = nnx.silu(self.conditions(noise, label))
+        condition = nnx.silu(self.conditions(noise, label)).astype(x.dtype)
         keys = [None] * self.depth if key is None else jax.random.split(key, self.depth)
         for index in range(self.depth):
             tokens = getattr(self, f"block{index}")(tokens, condition, keys[index])
@@ -82,10 +82,10 @@ class Block(nnx.Module):
 
 def modulated(tokens: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
     """Layer normalisation whose gain and shift come from outside: tokens [B, N, D], the others [B, D]."""
-    mean = jnp.mean(tokens, axis=-1, keepdims=True)
-    square = jnp.mean(tokens * tokens, axis=-1, keepdims=True)
-    gain = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + 1e-6)
-    return (tokens - mean) * gain * (1 + scale[:, None]) + shift[:, None]
+    mean = jnp.mean(tokens, axis=-1, keepdims=True, dtype=jnp.float32)
+    square = jnp.mean(jnp.square(tokens.astype(jnp.float32)), axis=-1, keepdims=True)
+    gain = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + 1e-6).astype(tokens.dtype)
+    return (tokens - mean.astype(tokens.dtype)) * gain * (1 + scale[:, None]) + shift[:, None]
 
 
 def patches(x: jax.Array, size: int) -> jax.Array:

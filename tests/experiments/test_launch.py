@@ -214,8 +214,9 @@ def test_a_site_decides_what_happens_before_the_training(tmp_path: Path):
         "cpus_per_task": 8,
         "options": ("--exclusive",),
     }
-    text = jobs.script(launch(tmp_path, ["seed=0"], **settings))
+    text = jobs.script(dataclasses.replace(launch(tmp_path, ["seed=0"], **settings), name="my run"))
     for line in (
+        "#SBATCH --job-name='my run'",
         "#SBATCH --cpus-per-task=8",
         "#SBATCH --exclusive",
         "module load cuda/13",
@@ -437,6 +438,7 @@ def test_every_run_is_shown_as_it_is(runs: Runs, start):
     runs.event(2, "done", status=0)
     runs.event(3, "failed", status=1)
     folder = runs.launch.folder
+    (folder / "3/slurm/9_3.log").write_text("srun: error\njob 9_3: not started again\n")
     (folder / "3/slurm/9_3-rank0.log").write_text(
         "starting\nTraceback (most recent call last):\n  File x\nKeyError: 'y'\n\n"
     )
@@ -458,6 +460,7 @@ def test_every_run_is_shown_as_it_is(runs: Runs, start):
             "         | Traceback (most recent call last):",
             "         |   File x",
             "         | KeyError: 'y'",
+            "         | job 9_3: not started again",
             "         `- sweep/3/slurm/9_3-rank0.log",
         ],
     )
@@ -497,6 +500,13 @@ def test_a_run_whose_node_was_lost_is_running_again_before_it_says_so(runs: Runs
     runs.event(0, "failed", status=1)
     runs.queue("9|0|9|RUNNING|None|1|")
     assert [(s.state, s.detail) for s in runs.states()[:1]] == [(watching.RUNNING, "restarts: 1")]
+
+
+def test_slurm_is_asked_for_the_launches_jobs_alone(runs: Runs):
+    runs.states()
+    assert "--jobs=9 " in runs.slurm.calls("squeue")[0]
+    runs.slurm.answer("squeue", "slurm_load_jobs error: Invalid job id specified\n", status=1)
+    assert [state.state for state in runs.states()] == [watching.FAILED] * 4  # it has forgotten them
 
 
 def test_without_an_answer_of_slurms_only_ends_are_known(runs: Runs):

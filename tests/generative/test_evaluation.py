@@ -9,32 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import media, types
+from core import datasets, media, types
 from generative import drawing, evaluation
 
 SHAPE = (4, 4, 1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    image: np.ndarray
-    label: np.ndarray
-    classes: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
 class Noise:
-    """Uniform bytes, split by split; `dim` of them differ, the rest are 0."""
+    """Uniform bytes in two classes."""
 
     train: int = 120
     validation: int = 90
     test: int = 60
 
-    def load(self, split: str) -> Found:
-        rng = np.random.default_rng(["train", "validation", "test"].index(split))
+    def load(self, split: datasets.Split) -> datasets.Dataset:
+        rng = np.random.default_rng(datasets.SPLITS.index(split))
         count = getattr(self, split)
-        label = rng.integers(0, 2, count).astype(np.int32)
-        return Found(rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8), label)
+        label = rng.integers(0, 2, count)
+        return datasets.Dataset(image=rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8), label=label, classes=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +200,7 @@ def test_the_reference_is_loaded_and_seen_once():
 
     @dataclasses.dataclass(frozen=True)
     class Counted(Noise):
-        def load(self, split: str) -> Found:
+        def load(self, split: datasets.Split) -> datasets.Dataset:
             calls.append(split)
             return super().load(split)
 

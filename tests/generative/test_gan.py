@@ -110,7 +110,7 @@ def test_a_step_by_hand():
         players["discriminator"] = jax.tree.map(lambda p, g: p - 0.1 * g, players["discriminator"], gradient)
         values.append(found["loss/discriminator"])
     loss = lambda moving: model.generator_loss(players | {"generator": moving}, part, last)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(players["generator"])
+    (value, _), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(players["generator"])
     players["generator"] = jax.tree.map(lambda p, g: p - 0.2 * g, players["generator"], gradient)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), after.params, players)
     assert float(metrics["loss/generator"]) == pytest.approx(float(value), rel=1e-5)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import types
+from core import datasets, types
 from generative import pictures
 
 KEY = jax.random.key(0)
@@ -81,8 +81,9 @@ def test_the_manifold_is_a_grid_of_quantiles():
 
 @dataclasses.dataclass(frozen=True)
 class Few:
-    def load(self, split: str) -> types.Images:
-        return images(*[(i, i) for i in range(5)])
+    def load(self, split: datasets.Split) -> datasets.Dataset:
+        few = images(*[(i, i) for i in range(5)])
+        return datasets.Dataset(image=np.asarray(few.image), label=np.asarray(few.label), classes=10)
 
 
 def test_the_evaluator_shows_what_the_model_has():

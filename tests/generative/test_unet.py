@@ -84,6 +84,16 @@ def test_attention_reaches_across_the_image():
     assert reach[()] == 0 < reach[(2,)]
 
 
+@pytest.mark.parametrize("norm", ["pixel", "group"])
+def test_bfloat16_is_the_same_less_precisely(norm):
+    model, x = net(norm=norm), pictures(2, 8, 8, 1)
+    half = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), tree)
+    found = run(model, half(scrambled(model)), half(x), jnp.zeros(2), None, None)
+    assert found.dtype == jnp.bfloat16
+    exact = outputs(model, x)
+    assert np.abs(np.asarray(found, np.float32) - exact).max() < 0.1 * np.abs(exact).max()
+
+
 def test_dropout_needs_a_key_and_only_then_drops():
     x = pictures(2, 8, 8, 1)
     plain, dropping = net(), net(dropout=0.5)

@@ -21,8 +21,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_run_that_is_done_is_not_started_again(cluster: Cluster, folder: Path):
     note = f"echo $CUDA_VISIBLE_DEVICES >{folder}/gpus"
-    run = cluster.train(folder, "gpus_per_node=2", f'setup=["{note}"]', budget=4_000)
+    run = cluster.train(folder, "gpus_per_node=2", f'setup=["{note}"]', "name='my run'", budget=4_000)
     run.wait_for_state("COMPLETED")
+    assert "JobName=my run\n" in cluster.ask("scontrol", "show", "job", run.job)
     assert run.events == ["started", "done"]
     assert "finished at 4,000 frames" in run.said
     assert (folder / "gpus").read_text() == "0,1\n"
