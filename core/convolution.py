@@ -6,11 +6,12 @@ they run ten times slower (`xla/service/cpu/conv_canonicalization.cc`, github.co
 
 So the tangent is written here in layouts whose *transposes*, which is all that reverse mode runs, are NHWC by
 HWIO. The transposition itself, with its padding, stays JAX's own. The numbers are those of `lax` (to rounding where
-a gradient is one product and shifted sums); forward mode, `vmap` and derivatives of any order work. Second
-derivatives are as slow in a loop as `lax`'s own.
+a gradient is one product and shifted sums); forward mode, `vmap` and derivatives of any order work. The gradient
+of a directional derivative (`jax.jvp`) is as quick in a loop as outside; the gradient of a gradient is `lax`'s own.
 """
 
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,25 +75,45 @@ def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+_bilinear = functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+
+
+@_bilinear
 def _convolve(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves x [B, H, W, I] with kernel [h, w, I, O] to [B, H', W', O]."""
     return convolution(x, kernel, dimension_numbers=_CANONICAL)
 
 
-@_convolve.defjvp
-def _convolve_jvp(convolution: Any, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    (x, kernel), (dx, dkernel) = primals, tangents
+@_bilinear
+def _by_input(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same, in a form whose transpose in x is quick."""
     if _tiled(convolution, x, kernel):
-        by_input = _product(dx, kernel, convolution.keywords["window_strides"], convolution.keywords["precision"])
-    else:
-        # Its transpose convolves the cotangent [B, H', W', O] with the flipped kernel [h, w, O, I].
-        by_input = convolution(dx, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC"))
-    # Its transpose convolves x as [I, H, W, B] with the cotangent as a kernel [H', W', B, O], giving [I, h, w, O].
-    by_kernel = convolution(
-        x.transpose(3, 1, 2, 0), dkernel.transpose(2, 0, 1, 3), dimension_numbers=("CHWN", "IHWO", "HWNC")
-    )
-    return _convolve(convolution, x, kernel), by_input + by_kernel.transpose(2, 0, 1, 3)
+        return _product(x, kernel, convolution.keywords["window_strides"], convolution.keywords["precision"])
+    # Its transpose convolves the cotangent [B, H', W', O] with the flipped kernel [h, w, O, I].
+    return convolution(x, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC"))
+
+
+@_bilinear
+def _by_kernel(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same, in a form whose transpose in the kernel is quick."""
+    # It convolves x as [I, H, W, B] with the cotangent as a kernel [H', W', B, O], giving [I, h, w, O].
+    y = convolution(x.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3), dimension_numbers=("CHWN", "IHWO", "HWNC"))
+    return y.transpose(2, 0, 1, 3)
+
+
+def _jvp(convolution: Any, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    """Of all three: a tangent that is itself differentiated is computed by `_convolve` and has quick gradients, too."""
+    (x, kernel), (dx, dkernel) = primals, tangents
+    parts = []
+    if not isinstance(dx, jax.custom_derivatives.SymbolicZero):
+        parts.append(_by_input(convolution, dx, kernel))
+    if not isinstance(dkernel, jax.custom_derivatives.SymbolicZero):
+        parts.append(_by_kernel(convolution, x, dkernel))
+    return _convolve(convolution, x, kernel), functools.reduce(operator.add, parts)
+
+
+for _function in (_convolve, _by_input, _by_kernel):
+    _function.defjvp(_jvp, symbolic_zeros=True)
 
 
 def _tiled(convolution: Any, x: jax.Array, kernel: jax.Array) -> bool:

@@ -146,6 +146,24 @@ def test_the_input_gradient_is_a_product_where_strides_divide_the_sizes():
     assert text.count("stablehlo.dot_general") == 1
 
 
+@FORMS
+def test_gradients_of_a_directional_derivative_are_in_that_layout_too(size, kernel, padding):
+    """And nothing is computed for the input that has no tangent: a gradient penalty is two plain updates."""
+    ours, lax_own = both((2, 2), padding, {})
+    x, k = arrays(size, kernel)
+
+    def slope(function):
+        along = lambda k: jax.jvp(lambda x: jnp.sin(function(x, k)), (x,), (jnp.cos(x),))[1]
+        return jax.jit(jax.grad(lambda k: jnp.sum(along(k) ** 2)))
+
+    assert_close(slope(ours)(k), slope(lax_own)(k), tolerance=1e-4)
+    numbers = [
+        line.split("dim_numbers = ")[1] for line in slope(ours).lower(k).as_text().splitlines() if "dim_numbers" in line
+    ]
+    assert len(numbers) == 4  # of x and of its tangent, forward and for the kernel
+    assert all(number.startswith("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]") for number in numbers)
+
+
 @pytest.mark.parametrize("reason", ["accelerator", "groups", "layout", "one dimension"])
 def test_everything_else_is_left_to_lax(reason, monkeypatch):
     if reason == "accelerator":
