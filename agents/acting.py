@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from agents import environments as environments_
-from core import types, worker
+from core import distributed, types, worker
 
 
 class Actor:
@@ -96,7 +96,7 @@ class Actor:
         return rollout
 
     def metrics(self) -> dict[str, float]:
-        """Of the batches that `next` returned since the last call. Returns are raw and over all lives."""
+        """Of what `next` returned since the last call, over all processes; returns are raw and over all lives."""
         record, self._record = self._record, _Record()
         return record.summary()
 
@@ -227,18 +227,20 @@ class _Record:
         self.environment_seconds += later.environment_seconds
 
     def summary(self) -> dict[str, float]:
-        if not self.steps:
+        """Over all processes."""
+        ended = np.array(self.episodes, np.float64).reshape(-1, 2)
+        here = [self.steps, self.act_seconds, self.environment_seconds, len(ended), *ended.sum(axis=0)]
+        steps, act, environment, episodes, returns, frames = distributed.total(np.array(here)).tolist()
+        if not steps:
             return {}
         metrics = {
             "train/epsilon": self.epsilon,
-            "train/episodes": float(len(self.episodes)),
-            "time/act_seconds": self.act_seconds / self.steps,  # a vector step
-            "time/environment_seconds": self.environment_seconds / self.steps,
+            "train/episodes": episodes,
+            "time/act_seconds": act / steps,  # a vector step
+            "time/environment_seconds": environment / steps,
         }
-        if self.episodes:
-            returns, frames = zip(*self.episodes, strict=True)
-            metrics["train/episode_return"] = float(np.mean(returns))
-            metrics["train/episode_frames"] = float(np.mean(frames))
+        if episodes:
+            metrics |= {"train/episode_return": returns / episodes, "train/episode_frames": frames / episodes}
         return metrics
 
     def pack(self) -> dict[str, Any]:

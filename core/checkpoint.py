@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from core import checkpoint_files as files
+from core import distributed
 from core.checkpoint_files import CheckpointError, Corrupt, Mismatch, SchemaError
 
 __all__ = [
@@ -77,7 +78,7 @@ class Loaded:
 
 
 class Checkpoints:
-    """The checkpoints of one run, which alone writes to `folder`."""
+    """The checkpoints of one run, which alone writes to `folder`. All its processes make every call."""
 
     def __init__(
         self,
@@ -99,9 +100,11 @@ class Checkpoints:
         self._keep, self._replay, self._better, self._log = keep, replay, better, log
         self._last: Saved | None = None  # the newest that this object has written or read
         self._told = False
-        self._best_folder.mkdir(parents=True, exist_ok=True)
-        for leftover in [*self.folder.glob("tmp-*"), *self._best_folder.glob("tmp-*")]:
-            shutil.rmtree(leftover)
+        with distributed.together():
+            if distributed.primary():
+                self._best_folder.mkdir(parents=True, exist_ok=True)
+                for leftover in [*self.folder.glob("tmp-*"), *self._best_folder.glob("tmp-*")]:
+                    shutil.rmtree(leftover)
 
     def save(self, step: int, state: Any, source: Any, *, extra: Mapping[str, Any]) -> Saved:
         """Writes a checkpoint and returns when it is safe; a second save of the same step returns the first.
@@ -122,7 +125,8 @@ class Checkpoints:
                 "go on from it (resume=<run>) or choose another folder"
             )
         saved = self._write(self.folder / _name(step), step, state, source, extra, with_replay=self._replay)
-        _prune(self.folder, self._keep)
+        if distributed.primary():
+            _prune(self.folder, self._keep)
         self._last = saved
         if not self._told:
             self._told = True
@@ -140,14 +144,18 @@ class Checkpoints:
         """
         damaged: list[pathlib.Path] = []
         for path in reversed(_numbered(self.folder)):
+            problem = restored = None
             try:
                 restored, self._last = _restore(path, abstract, replay)
             except Corrupt as error:
+                problem = str(error)
+            if problem := next(filter(None, distributed.gather(problem)), None):
                 damaged.append(path)
-                warnings.warn(f"skipping a damaged checkpoint: {error}", stacklevel=2)
+                warnings.warn(f"skipping a damaged checkpoint: {problem}", stacklevel=2)
                 continue
-            for bad in damaged:
-                os.rename(bad, self.folder / f"tmp-damaged-{bad.name}")  # swept away at the next start
+            with distributed.together():
+                for bad in damaged if distributed.primary() else []:
+                    os.rename(bad, self.folder / f"tmp-damaged-{bad.name}")  # swept away at the next start
             return restored
         if damaged:
             raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged: start a new run")
@@ -170,7 +178,8 @@ class Checkpoints:
         # Numbered, not named by step: a resumed run may do better at the very step of the best so far.
         final = self._best_folder / _name(max(map(_number, _numbered(self._best_folder)), default=0) + 1)
         saved = self._write(final, step, state, None, extra, with_replay=False)
-        _prune(self._best_folder, keep=1)
+        if distributed.primary():
+            _prune(self._best_folder, keep=1)
         return saved
 
     def best_value(self) -> float | None:
@@ -184,21 +193,23 @@ class Checkpoints:
     def _write(
         self, final: pathlib.Path, step: int, state: Any, source: Any, extra: Mapping[str, Any], *, with_replay: bool
     ) -> Saved:
-        if jax.process_count() > 1:
-            raise NotImplementedError("checkpoints of several processes: write files in each, commit in process 0")
         began = time.perf_counter()
         leaves, ring = files.split(files.flatten(state))
         self._check_finite(step, leaves)
         ring = ring if with_replay else {}
         files.check_space(final.parent, step, state=files.size_of(leaves), replay=files.size_of(ring))
         making = final.with_name(f"tmp-{final.name}")
-        shutil.rmtree(making, ignore_errors=True)
+        if distributed.primary():
+            shutil.rmtree(making, ignore_errors=True)
         try:
             manifest = files.write(making, step=step, state=leaves, replay=ring, source=source, extra=extra)
-            os.rename(making, final)
-            files.sync(final.parent)
+            with distributed.together():
+                if distributed.primary():
+                    os.rename(making, final)
+                    files.sync(final.parent)
         except Exception as error:
-            shutil.rmtree(making, ignore_errors=True)
+            if distributed.primary():
+                shutil.rmtree(making, ignore_errors=True)
             raise CheckpointError(
                 f"{final}: not written ({type(error).__name__}: {error}); earlier checkpoints are untouched. "
                 "Free disk space, or set checkpoint.replay=false"

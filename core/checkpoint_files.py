@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from core import replay_files, tree_files
+from core import distributed, replay_files, tree_files
 
 Leaves = dict[str, Any]  # path -> array, or its jax.ShapeDtypeStruct
 
@@ -87,28 +87,34 @@ def split(leaves: Leaves) -> tuple[Leaves, Leaves]:
 
 
 def write(folder: pathlib.Path, *, step: int, state: Leaves, replay: Leaves, source: Any, extra: Mapping) -> Manifest:
-    """Fills a new folder and flushes it to the disk.
-
-    With several processes, each writes its own files and process 0 adds the manifest when all have.
-    """
-    folder.mkdir(parents=True)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
+    """Fills a new folder and flushes it to the disk: every process its own files, the first one what is of all."""
+    with distributed.together():
+        if distributed.primary():
+            folder.mkdir(parents=True)
+            (folder / "source").mkdir()
+    with distributed.together(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
         orbax.save(folder / "state", args=ocp.args.StandardSave({p: x for p, x in state.items() if x.size}))
-    (folder / "source").mkdir()
-    tree_files.save(folder / "source" / f"{jax.process_index()}.npz", source)
-    files = {file.relative_to(folder).as_posix(): _seal(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-    sums = replay_files.write(folder / "replay", replay)
+    with distributed.together():
+        mine = folder / "source" / f"{jax.process_index()}.npz"
+        tree_files.save(mine, source)
+        shared = (folder / "state").rglob("*") if distributed.primary() else []
+        own = [mine, *(file for file in sorted(shared) if file.is_file())]
+        sums = {file.relative_to(folder).as_posix(): _seal(file) for file in own}
+        sums |= {f"replay/{name}": entry for name, entry in replay_files.write(folder / "replay", replay).items()}
+    files = {name: tuple(entry) for every in distributed.gather(sums) for name, entry in every.items()}
     manifest = Manifest(
         schema=SCHEMA,
         step=step,
         state={path: describe(leaf) for path, leaf in state.items()},
         replay={path: describe(leaf) for path, leaf in replay.items()},
-        files=files | {f"replay/{name}": entry for name, entry in sums.items()},
+        files=files,
         extra=dict(extra),
     )
-    (folder / "manifest.json").write_text(_dump(dataclasses.asdict(manifest)))
-    for made in [folder / "manifest.json", *(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        sync(made)
+    with distributed.together():
+        if distributed.primary():
+            (folder / "manifest.json").write_text(_dump(dataclasses.asdict(manifest)))
+            for made in [folder / "manifest.json", *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+                sync(made)
     return manifest
 
 
@@ -168,8 +174,10 @@ def read_replay(folder: pathlib.Path, manifest: Manifest, abstract: Leaves) -> L
 
 
 def read_source(folder: pathlib.Path, manifest: Manifest) -> Any:
-    """This process's source state. Raises: Corrupt."""
+    """This process's source state, None where another number of processes wrote it. Raises: Corrupt."""
     _verify(folder, manifest, "source/")
+    if sum(name.startswith("source/") for name in manifest.files) != jax.process_count():
+        return None
     return tree_files.load(folder / "source" / f"{jax.process_index()}.npz")
 
 

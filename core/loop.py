@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from core import checkpoint, mesh, profiling, progress, stopping, tracking, types
 
@@ -95,8 +96,10 @@ def begin(
         state = functions.init(key)
         state = state if weights is None else _adopt(state, functions.abstract, weights)
         return Start(**given, state=state, learning_from=warmup)
-    source.load_state_dict(restored.source["source"])
-    held = restored.source["held"]
+    held = None
+    if restored.source is not None:  # else of another number of processes: the source begins its next batch anew
+        source.load_state_dict(restored.source["source"])
+        held = restored.source["held"]
     return Start(
         **given,
         state=restored.state,
@@ -119,7 +122,7 @@ def run(
     evaluators: Sequence[types.Evaluator] = (),
     profiler: profiling.Profiler | None = None,
 ) -> Outcome:
-    """Trains until the budget is spent or `stop` is requested. Raises `Diverged`, with nothing saved since."""
+    """Trains until the budget is spent or `stop` says so. Raises `Diverged`, with nothing saved since."""
     source, functions = start.source, start.functions
     state, step, held = start.state, start.step, start.held
     total = -(-schedule.budget // source.examples_per_step)
@@ -133,7 +136,7 @@ def run(
     if held is None:
         source.start(functions.view(state), step)
     saved = step if held is not None else -1
-    while step < total and not stop.requested:
+    while step < total and not stop.before(step):
         batch = functions.globalize(source.next() if held is None else held)
         held = None
         if schedule.lag:
@@ -189,11 +192,12 @@ def _compile(learner: Any, source: Any, placement: mesh.Placement) -> _Functions
     mesh.check_memory(
         abstract, shardings, hint="a smaller learner.replay.capacity or network, or more devices, would fit"
     )
-    copy = jax.jit(lambda state: jax.tree.map(jnp.copy, learner.view(state)))
+    everywhere = NamedSharding(devices, PartitionSpec())
+    copy = jax.jit(lambda state: jax.tree.map(jnp.copy, learner.view(state)), out_shardings=everywhere)
     return _Functions(
         init=jax.jit(lambda key: learner.init(key, source.spec), out_shardings=shardings),
         absorb=jax.jit(learner.absorb, donate_argnums=0, out_shardings=shardings),
-        step=jax.jit(_several(learner.step, source.dispatch), donate_argnums=0, out_shardings=(shardings, None)),
+        step=jax.jit(_several(learner.step, source.dispatch), donate_argnums=0, out_shardings=(shardings, everywhere)),
         view=lambda state: mesh.localize(copy(state)),  # a copy, since the state is donated while the view acts
         globalize=lambda batch: mesh.globalize(batch, devices, axis=source.data_axis + (source.dispatch > 1)),
         abstract=jax.tree.map(

@@ -49,6 +49,11 @@ class Placement:
         data = self.data or len(devices) // self.model
         if data * self.model > len(devices) or data < 1:
             raise ValueError(f"mesh: data={data} x model={self.model} needs more than the {len(devices)} devices here")
+        if len({device.process_index for device in devices[: data * self.model]}) < jax.process_count():
+            raise ValueError(
+                f"mesh: data={data} x model={self.model} leaves some of the {jax.process_count()} processes without a "
+                f"device; take all {len(devices)} devices (mesh.data=null) or fewer processes"
+            )
         return jax.make_mesh(
             (data, self.model), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * self.model]
         )
@@ -90,7 +95,11 @@ def check_batch(spec: Any, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, 
 
 
 def localize(tree: Any) -> Any:
-    """Replicated arrays as this process's own, on its first device."""
+    """Global arrays, whole, as this process's own on its first device. All processes have to call it."""
+    spread = [leaf for leaf in jax.tree.leaves(tree) if not leaf.is_fully_replicated]
+    if spread:
+        over: Any = spread[0].sharding
+        tree = jax.jit(lambda tree: tree, out_shardings=NamedSharding(over.mesh, P()))(tree)
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 

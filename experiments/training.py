@@ -1,12 +1,13 @@
 """One run, from a config to its outcome: what `experiments.train` does with a composed config."""
 
+import io
 import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import checkpoint, loop, platform, profiling, progress, stopping, tracking, types
+from core import checkpoint, distributed, loop, platform, profiling, progress, stopping, tracking, types
 from experiments import build, config
 
 # Beside the progress bar, as far as a run has them.
@@ -24,6 +25,7 @@ SHOWN = (
 def task(settings: config.Config, folder: Path) -> None:
     """One run in `folder`; ends the process with a status of its own if it was stopped."""
     logging.getLogger().setLevel(logging.WARNING)  # Orbax would tell every step of every save
+    distributed.start()
     with stopping.Stop() as stop:
         outcome = train(settings, folder, stop=stop)
     if not outcome.finished:
@@ -38,13 +40,17 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
     try:
         _attach(source, learner)
         _prepare(run.evaluators, learner)
-        config.save(folder, settings, protocol=source.protocol)
+        _check_folder(folder)
+        with distributed.together():
+            if distributed.primary():
+                config.save(folder, settings, protocol=source.protocol)
         checkpoints = checkpoint.Checkpoints(
             folder / "checkpoints",
             keep=run.checkpoint.keep,
             replay=run.checkpoint.replay,
             metric=run.checkpoint.metric,
             better=run.checkpoint.better,
+            log=print if distributed.primary() else lambda line: None,
         )
         start = loop.begin(
             learner=learner,
@@ -56,14 +62,23 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         )
         outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
     except loop.Refused as error:
-        if not settings["resume"]:
+        if not settings["resume"] and distributed.primary():
             (folder / config.FILE).unlink()  # no run lies here, and the next try may
         raise build.ConfigError("", str(error)) from error
     finally:
         source.close()
     done = "finished" if outcome.finished else "stopped"
-    print(f"{done} at {outcome.examples:,} {source.unit}; resume or evaluate it: {folder}")
+    if distributed.primary():
+        print(f"{done} at {outcome.examples:,} {source.unit}; resume or evaluate it: {folder}")
     return outcome
+
+
+def _check_folder(folder: Path) -> None:
+    folders = distributed.gather(str(folder))
+    if len(set(folders)) > 1:
+        raise build.ConfigError(
+            "hydra.run.dir", f": processes of one run have {folders[0]} and {folders[-1]}; give all of them the same"
+        )
 
 
 def _attach(source: Any, learner: Any) -> None:
@@ -92,11 +107,16 @@ def _loop(
 ) -> loop.Outcome:
     """Opens what shows the run, at the step where it goes on, and closes it however the run ends."""
     source = start.source
-    bar = progress.Progress(run.budget, source.unit, metrics=SHOWN, start=start.step * source.examples_per_step)
-    tracker = tracking.open(
-        folder, unit=source.unit, config=settings, backend=run.tracker, resume_step=start.step, say=bar.message
+    shown = None if distributed.primary() else io.StringIO()
+    bar = progress.Progress(
+        run.budget, source.unit, metrics=SHOWN, start=start.step * source.examples_per_step, stream=shown
     )
-    profiler = profiling.Profiler(folder=folder / "profile") if run.profile else None
+    tracker = tracking.Muted()
+    if distributed.primary():
+        tracker = tracking.open(
+            folder, unit=source.unit, config=settings, backend=run.tracker, resume_step=start.step, say=bar.message
+        )
+    profiler = profiling.Profiler(folder=folder / "profile") if run.profile and distributed.primary() else None
     status = "failed"
     try:
         outcome = loop.run(

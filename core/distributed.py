@@ -1,0 +1,115 @@
+"""Several processes that are one run: how they find each other, agree, and fail together.
+
+Every process runs the same program over the same global arrays. Inside a learner's step XLA moves what has to be
+moved; what is here crosses the network besides, at logs and checkpoints. With one process all of it does nothing.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+# Seconds without a sign of life after which a process is given up, and the run with it.
+HEARTBEAT = 60
+# Seconds that the processes wait for each other at the start.
+PATIENCE = 180
+
+# What tells where the others are.
+_NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_NAMES += ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+
+
+class Elsewhere(RuntimeError):
+    """Another process of this run failed."""
+
+
+def start(environ: Mapping[str, str] = os.environ) -> None:
+    """Joins the other processes of this run, where there are any; call it before a device is used.
+
+    Under `srun` with several tasks Slurm says who they are. With any other launcher set JAX_COORDINATOR_ADDRESS (host
+    and port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each. A process that does not reach the first one
+    is ended by JAX, after a line that says where it looked.
+    """
+    settings = _settings(environ)
+    if settings is None or jax.distributed.is_initialized():
+        return
+    here = {name: value for name, value in environ.items() if name in _NAMES}
+    print(f"jaxcade: joining the run's other processes, within {PATIENCE} s: {here}", file=sys.stderr, flush=True)
+    jax.distributed.initialize(
+        **settings,
+        initialization_timeout=PATIENCE,
+        heartbeat_timeout_seconds=HEARTBEAT,
+        shutdown_timeout_seconds=HEARTBEAT,
+    )
+
+
+def several() -> bool:
+    """Whether this process has joined others."""
+    return jax.distributed.is_initialized()
+
+
+def primary() -> bool:
+    """Whether this process writes what is written once: metrics, config, pictures."""
+    return jax.process_index() == 0
+
+
+def asked_to_stop(step: int) -> bool:
+    """Whether any process got a SIGTERM, told to all before the same step. All of them have to ask at every step."""
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+def gather(value: Any) -> list[Any]:
+    """What each process gives, by process, to all: plain values that JSON holds. All of them have to call it."""
+    if jax.process_count() == 1:
+        return [value]
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(content.size))
+    padded = np.zeros(1 << int(max(sizes) - 1).bit_length(), np.uint8)  # few sizes: each is compiled for
+    padded[: content.size] = content
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def total(values: np.ndarray) -> np.ndarray:
+    """The sum over all processes, float64. All of them have to call it."""
+    return np.sum(gather(np.asarray(values, np.float64).tolist()), axis=0)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What fails in one process within it fails in all: there with its own error, elsewhere with `Elsewhere`."""
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
+    if jax.process_count() > 1:
+        told = gather(None if problem is None else f"{type(problem).__name__}: {problem}")
+        if problem is None and (failed := [i for i, text in enumerate(told) if text is not None]):
+            raise Elsewhere(f"process {failed[0]}: {told[failed[0]]}")
+    if problem is not None:
+        raise problem
+
+
+def _settings(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """What `jax.distributed.initialize` has to be told; None for a single process."""
+    if address := environ.get("JAX_COORDINATOR_ADDRESS"):
+        count, index = int(environ["JAX_NUM_PROCESSES"]), int(environ["JAX_PROCESS_ID"])
+        return {
+            "coordinator_address": address,
+            "num_processes": count,
+            "process_id": index,
+            "cluster_detection_method": "deactivate",
+        }
+    if "SLURM_STEP_NODELIST" not in environ or int(environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+        return None
+    # JAX by itself takes the one GPU whose number is the task's, although a task alone on its node has all of them.
+    visible = [device for device in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    alone = environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0] == "1"
+    return {"local_device_ids": list(range(len(visible)))} if visible and (alone or len(visible) == 1) else {}

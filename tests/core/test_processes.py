@@ -1,0 +1,163 @@
+"""Runs of two real processes on this machine: they make what one process makes, and stop, save and fail together."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from core import checkpoint_files, distributed
+from experiments import config
+
+ROOT = config.CONF.parent
+IMAGES = ("experiment=demo/vae", "+debug=tiny", "evaluators=none", "tracker=none")
+GAMES = ("experiment=dqn/cartpole", "+debug=tiny", "evaluators=none", "tracker=none")
+GAMES += ("source.shards=2", "learner.replay.shards=2")
+SPOKEN = """
+import sys
+import jax, numpy as np
+from core import distributed
+
+distributed.start()
+me = jax.process_index()
+assert distributed.several() and distributed.primary() == (me == 0)
+assert distributed.gather({"me": me}) == [{"me": 0}, {"me": 1}]
+assert distributed.total(np.array([1.5, me])).tolist() == [3.0, 1.0]
+try:
+    with distributed.together():
+        if me:
+            raise OSError("no space")
+except (OSError, distributed.Elsewhere) as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+def run(*arguments: str, processes: int = 1, devices: int = 1, status: int = 0, ask: int | None = None) -> list[str]:
+    """What each process says; `ask` gets a SIGUSR1 once the run has saved something."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAXCADE_TUNE": "0", "JAX_PLATFORMS": "cpu"}
+    every = []
+    for index in range(processes):
+        several = {
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(processes),
+            "JAX_PROCESS_ID": str(index),
+        }
+        every.append(
+            subprocess.Popen(
+                [sys.executable, "-W", "error", *arguments],
+                cwd=ROOT,
+                env=environment | (several if processes > 1 else {}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        if ask is not None:
+            folder = Path(next(a for a in arguments if a.startswith("hydra.run.dir=")).partition("=")[2])
+            while not list(folder.glob("checkpoints/0*")) and every[ask].poll() is None:
+                time.sleep(0.1)
+            every[ask].send_signal(signal.SIGUSR1)
+        said = [process.communicate(timeout=240)[0] for process in every]
+    finally:
+        for process in every:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    assert [process.returncode for process in every] == [status] * processes, "\n".join(said)
+    return said
+
+
+def train(*arguments: str, **settings) -> list[str]:
+    return run("-m", "experiments.train", *arguments, **settings)
+
+
+def saved(folder: Path) -> dict[str, np.ndarray]:
+    """The newest checkpoint's state."""
+    newest = max((folder / "checkpoints").glob("0*"))
+    manifest = checkpoint_files.read_manifest(newest)
+    shapes = {path: text.rstrip("]").split("[") for path, text in manifest.state.items() if path != "key"}
+    abstract = {
+        path: jax.ShapeDtypeStruct(tuple(map(int, filter(None, shape.split(",")))), dtype)
+        for path, (dtype, shape) in shapes.items()
+    }
+    return jax.device_get(checkpoint_files.read_state(newest, manifest, abstract, partly=True))
+
+
+def test_they_speak_with_each_other():
+    first, second = run("-c", SPOKEN, processes=2)
+    assert "Elsewhere: process 1: OSError: no space" in first
+    assert "OSError: no space" in second and "Elsewhere" not in second
+
+
+def test_two_processes_and_then_one_make_what_one_makes(tmp_path: Path):
+    """The same images, to the last bit of the weights, the optimiser's moments and the averages."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(*IMAGES, f"hydra.run.dir={whole}", devices=2)
+    said = train(*IMAGES, f"hydra.run.dir={parts}", "budget=320", processes=2)
+    assert "finished at 320 images" in said[0] and "finished" not in said[1]  # once
+    train(f"resume={parts}", "budget=640", devices=2)
+    jax.tree.map(np.testing.assert_array_equal, saved(parts), saved(whole))
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (parts, whole)]
+    assert [row["loss/total"] for row in rows[0]] == [row["loss/total"] for row in rows[1]]
+
+
+def test_each_plays_its_own_games_and_all_stop_when_one_is_asked(tmp_path: Path):
+    folder = tmp_path / "run"
+    said = train(*GAMES, "budget=1e9", f"hydra.run.dir={folder}", processes=2, status=75, ask=1)
+    assert "stopped at" in said[0]
+    newest = max((folder / "checkpoints").glob("0*"))
+    assert sorted(path.name for path in newest.glob("source/*")) == ["0.npz", "1.npz"]
+    assert sorted(path.name for path in newest.glob("replay/*")) == ["0-0", "1-1"]
+    first, second = (np.fromfile(newest / "replay" / part / "replay.first", np.uint8) for part in ("0-0", "1-1"))
+    assert not np.array_equal(first, second)  # other games
+
+    frames = int(newest.name) * 8
+    said = train(f"resume={folder}", f"budget={frames + 320}")  # one process goes on with both memories
+    assert f"finished at {frames + 320:,} frames" in said[0]
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps)) and steps[-1] == frames // 8 + 40
+
+
+@pytest.mark.parametrize(
+    "typed, told",
+    [
+        ("source.batch=15", "batch=15: does not divide over 2 processes; take 14 or 16"),
+        ("mesh.data=1", "leaves some of the 2 processes without a device"),
+    ],
+)
+def test_what_does_not_divide_is_refused_by_all(typed: str, told: str, tmp_path: Path):
+    said = train(*IMAGES, typed, f"hydra.run.dir={tmp_path / 'run'}", processes=2, status=2)
+    assert all(told in text for text in said)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_process_says_where_it_looks_for_the_first_one():
+    code = "from core import distributed; distributed.PATIENCE = 2; distributed.start()"
+    several = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | several, capture_output=True, text=True, check=False)
+    assert done.returncode and "127.0.0.1:1" in done.stderr
+
+
+def test_what_slurm_says_is_understood():
+    step = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+    four = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+    settings = distributed._settings
+    assert settings({}) is settings({"SLURM_JOB_ID": "7"}) is settings(step | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert settings(step) == {}
+    assert settings(step | four) == {"local_device_ids": [0, 1, 2, 3]}  # alone on its node: all of them
+    assert settings(step | four | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)"}) == {}  # JAX takes one by the task's number
+    bound = {"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "3"}
+    assert settings(step | bound) == {"local_device_ids": [0]}  # Slurm shows it the one
