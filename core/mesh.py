@@ -12,10 +12,11 @@ import psutil
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-Rules = tuple[tuple[str, tuple[str | None, ...]], ...]
+Rules = tuple[tuple[str, tuple[str | None, ...] | str], ...]
 
 AXES = ("data", "model")
 REPLAY_OVER_DATA: Rules = ((r"^replay/", ("data",)),)
+SMALL = 1024  # elements: what is smaller stays whole where a rule leaves the choice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,8 @@ class Placement:
     """A mesh of `data` x `model` devices and the rules that lay a state over it.
 
     `rules` are (pattern, axes) pairs: the first pattern found in a leaf's path ("params/torso/conv1/kernel") gives
-    the mesh axes of its leading dimensions. What no rule names is replicated, and so is every scalar.
+    the mesh axes of its leading dimensions, or one mesh axis ("data"), over which its largest dimension that divides is
+    laid. What no rule names is replicated, and so is every scalar.
     """
 
     data: int | None = None  # devices along `data`; all that remain by default
@@ -36,7 +38,7 @@ class Placement:
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
         for pattern, axes in self.rules:
-            if unknown := [axis for axis in axes if axis not in (*AXES, None)]:
+            if unknown := [axis for axis in ([axes] if isinstance(axes, str) else axes) if axis not in (*AXES, None)]:
                 raise ValueError(f"rules: axis {unknown[0]!r} of {pattern} is none of {', '.join(AXES)}")
             try:
                 re.compile(pattern)
@@ -64,7 +66,7 @@ class Placement:
         def place(path: Any, leaf: Any) -> NamedSharding:
             name = "/".join(_part(entry) for entry in path)
             axes = next((axes for pattern, axes in self.rules if re.search(pattern, name)), ())
-            axes = axes[: leaf.ndim]
+            axes = _largest(leaf, axes, mesh.shape[axes]) if isinstance(axes, str) else axes[: leaf.ndim]
             for size, axis in zip(leaf.shape, axes, strict=False):
                 if axis is not None and size % mesh.shape[axis]:
                     raise ValueError(
@@ -130,6 +132,14 @@ def _free_bytes() -> int:
         return psutil.virtual_memory().available // jax.local_device_count()
     stats = device.memory_stats() or {}
     return stats.get("bytes_limit", 1 << 62) - stats.get("bytes_in_use", 0)
+
+
+def _largest(leaf: Any, axis: str, devices: int) -> tuple[str | None, ...]:
+    """The largest dimension that divides, over `axis`; none of a small array, or where none divides."""
+    sizes = [size if size % devices == 0 else 0 for size in leaf.shape]
+    if math.prod(leaf.shape) < SMALL or not any(sizes):
+        return ()
+    return (*[None] * sizes.index(max(sizes)), axis)
 
 
 def _part(entry: Any) -> str:

@@ -42,6 +42,14 @@ def test_the_first_rule_that_is_found_in_a_path_decides():
     assert placed["replay"]["frames"] == P("data")
 
 
+def test_a_rule_may_leave_the_dimension_open():
+    shapes = {"a": (6, 40, 80), "b": (6, 600), "c": (31, 33, 3), "d": (8,), "e": ()}
+    state = {"params": {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}}
+    placed = specs(mesh.Placement(rules=(("^params/", "data"),)), state)["params"]
+    # the largest; the largest that four devices divide; none does; too small to be worth it; a scalar
+    assert placed == {"a": P(None, None, "data"), "b": P(None, "data"), "c": P(), "d": P(), "e": P()}
+
+
 def test_rows_that_do_not_divide_are_told_with_the_remedy():
     state = {"replay": {"frames": jax.ShapeDtypeStruct((6, 50), np.uint8)}}
     with pytest.raises(ValueError, match=r"replay/frames: 6 rows do not divide over the 4 devices of mesh axis 'data'"):
@@ -64,6 +72,7 @@ def test_a_mesh_has_the_devices_that_there_are():
         ({"data": 0}, "data=0: must be at least 1"),
         ({"model": 0}, "model=0: must be at least 1"),
         ({"rules": ((r"^replay/", ("dat",)),)}, r"rules: axis 'dat' of \^replay/ is none of data, model"),
+        ({"rules": ((r"^params/", "dat"),)}, r"rules: axis 'dat' of \^params/ is none of data, model"),
         ({"rules": (("(", ("data",)),)}, r"rules: \( is no regular expression"),
     ],
 )

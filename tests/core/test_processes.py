@@ -19,6 +19,7 @@ from experiments import config
 
 ROOT = config.CONF.parent
 IMAGES = ("experiment=demo/vae", "+debug=tiny", "evaluators=none", "tracker=none")
+IMAGES += ("network.make.encoder.widths=[64]", "network.make.decoder.widths=[64]")  # some large enough to be laid out
 GAMES = ("experiment=dqn/cartpole", "+debug=tiny", "evaluators=none", "tracker=none")
 GAMES += ("source.shards=2", "learner.replay.shards=2")
 SPOKEN = """
@@ -101,16 +102,31 @@ def test_they_speak_with_each_other():
     assert "OSError: no space" in second and "Elsewhere" not in second
 
 
-def test_two_processes_and_then_one_make_what_one_makes(tmp_path: Path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process with two devices, from the first image to the last."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(*IMAGES, f"hydra.run.dir={folder}", devices=2)
+    return folder
+
+
+def test_two_processes_and_then_one_make_what_one_makes(whole: Path, tmp_path: Path):
     """The same images, to the last bit of the weights, the optimiser's moments and the averages."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(*IMAGES, f"hydra.run.dir={whole}", devices=2)
+    parts = tmp_path / "parts"
     said = train(*IMAGES, f"hydra.run.dir={parts}", "budget=320", processes=2)
     assert "finished at 320 images" in said[0] and "finished" not in said[1]  # once
     train(f"resume={parts}", "budget=640", devices=2)
     jax.tree.map(np.testing.assert_array_equal, saved(parts), saved(whole))
     rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (parts, whole)]
     assert [row["loss/total"] for row in rows[0]] == [row["loss/total"] for row in rows[1]]
+
+
+def test_weights_laid_over_the_processes_are_learned_alike(whole: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    train(*IMAGES, f"hydra.run.dir={folder}", "mesh=fsdp", processes=2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), saved(folder), saved(whole))
+    writers = {path.name for path in max((folder / "checkpoints").glob("0*")).glob("state/ocdbt.process_*")}
+    assert writers == {"ocdbt.process_0", "ocdbt.process_1"}  # each has written what it holds
 
 
 def test_each_plays_its_own_games_and_all_stop_when_one_is_asked(tmp_path: Path):
