@@ -1,6 +1,7 @@
 """Schedules and optimisers from config, and the one place where an update meets a gradient."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,41 @@ def optimizer(
         raise ValueError(f"clip_norm={clip_norm}: must be greater than 0, or null for no clipping")
     update = rule(learning_rate if schedule is None else lambda updates: learning_rate * schedule(updates))
     return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
+
+
+def gradient(
+    loss: Callable[[types.Params, Any, jax.Array], tuple[jax.Array, types.Metrics]],
+    params: types.Params,
+    batch: Any,
+    key: jax.Array,
+    *,
+    parts: int = 1,
+) -> tuple[tuple[jax.Array, types.Metrics], types.Params]:
+    """((loss, metrics), gradient) of `loss(params, batch, key)`, a mean over the leading axis of `batch`.
+
+    With `parts` above 1 they are the means over so many parts of the batch, each with a key of its own, one after the
+    other: the activations of one part alone take memory. Each part has rows of every device.
+    """
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        return differentiate(params, batch, key)
+    cut = lambda leaf: jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0)
+    pieces = (jax.tree.map(cut, batch), jax.random.split(key, parts))
+    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), pieces)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(differentiate, params, *first))
+    add = lambda total, piece: (jax.tree.map(jnp.add, total, differentiate(params, *piece)), None)
+    return jax.tree.map(lambda leaf: leaf / parts, jax.lax.scan(add, zeros, pieces)[0])
+
+
+def check_parts(parts: int, batch: int) -> None:
+    """Raises ValueError where a batch of that size cannot be cut into so many parts."""
+    if parts < 1 or batch % parts:
+        fitting = [n for n in range(1, batch + 1) if batch % n == 0]
+        near = sorted(fitting, key=lambda n: abs(n - parts))[:2]
+        raise ValueError(
+            f"learner.accumulate={parts}: does not divide the batch of {batch} images; take "
+            f"{' or '.join(map(str, sorted(near)))}"
+        )
 
 
 def apply(

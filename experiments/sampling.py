@@ -1,15 +1,18 @@
 """Images from a run: what `experiments.sample` does with a composed config."""
 
 import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from core import media, platform, progress
 from experiments import build, config, runs
+from generative import drawing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,10 +55,11 @@ def task(settings: config.Config, _: Path) -> None:
             wanted.count,
             seed=wanted.seed,
             label=labels,
-            sampler=sampler,
+            sampler=watched(sampler, bar, wanted),
             batch=wanted.batch,
             progress=lambda done: bar.update(done, {}),
         )
+        jax.effects_barrier()  # the last evaluations are told before the bar closes
     out = Path(wanted.out)
     about = {
         "run": str(run.folder),
@@ -88,10 +92,23 @@ def chosen_sampler(run: runs.Trained, wanted: Wanted) -> Any:
         if not hasattr(sampler, name):
             raise build.ConfigError(name, f"={value}: {type(sampler).__name__} has no such setting")
     try:
-        return dataclasses.replace(sampler, **typed)
+        sampler = dataclasses.replace(sampler, **typed)
+        drawing.check_sampler(run.learner, sampler)
+        return sampler
     except ValueError as error:
         key, _, problem = str(error).partition("=")
         raise build.ConfigError(key, f"={problem}") from error
+
+
+def watched(sampler: Any, bar: progress.Progress, wanted: Wanted) -> Any:
+    """`sampler`, moving the bar at every evaluation of the network: one batch may take minutes."""
+    if sampler is None:
+        return None
+    share = min(wanted.batch, wanted.count) / sampler.evaluations  # of the images, in one evaluation
+    evaluations = itertools.count(1)
+    return dataclasses.replace(
+        sampler, watch=lambda: bar.update(min(round(next(evaluations) * share), wanted.count), {})
+    )
 
 
 def chosen_labels(run: runs.Trained, wanted: Wanted) -> np.ndarray | None:

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from core import progress, types
+from core import datasets, progress, types
 from experiments import build, runs
 from generative import drawing, evaluation, features
 
@@ -42,9 +42,25 @@ class _Part:
 
 
 def judge(run: runs.Trained, wanted: Wanted, *, seed: int) -> runs.Judgement:
-    """Every figure that this kind of model has, on the test images of the data it was trained on."""
-    data = build.objects(run.config["source"]["data"], "source.data")
-    parts = list(_parts(run, wanted, data, seed))
+    """Every figure that this kind of model has, on the test images of the data it was trained on.
+
+    Raises build.ConfigError, before anything is computed, where the data cannot be read or a setting does not fit.
+    """
+    learner, data = run.learner, build.objects(run.config["source"]["data"], "source.data")
+    try:
+        test = data.load(SPLIT)
+    except ValueError as error:
+        raise build.ConfigError("run", f"={run.folder}: its data cannot be read: {error}") from error
+    typed, protocol = _likelihood_settings(run, wanted)
+    quality = _quality(run, wanted, data, seed)
+    parts = []
+    if hasattr(learner, "judge"):
+        held = evaluation.HeldOut(data=data, split=SPLIT, batch=wanted.batch, seed=seed)
+        parts.append(_Part(name="held_out", figures=_bare(held.report(learner, run.view)), protocol=held.protocol))
+    if protocol is not None:
+        parts.append(_likelihood(run, wanted, test, typed, protocol, seed))
+    if quality is not None:
+        parts.append(_Part(name="quality", figures=_drawn(run, quality), protocol=quality.protocol))
     if not parts:
         raise build.ConfigError("run", f"={run.folder}: neither judges images nor draws any")
     scalars = {f"eval/{name}": value for part in parts for name, value in part.figures.items()}
@@ -56,33 +72,35 @@ def judge(run: runs.Trained, wanted: Wanted, *, seed: int) -> runs.Judgement:
     )
 
 
-def _parts(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> Iterator[_Part]:
+def _likelihood_settings(run: runs.Trained, wanted: Wanted) -> tuple[dict[str, int], Mapping[str, Any] | None]:
+    """What was typed for the model's own estimate, and its protocol; None, and a word why, for one that has none."""
     learner = run.learner
-    if hasattr(learner, "judge"):
-        held = evaluation.HeldOut(data=data, split=SPLIT, batch=wanted.batch, seed=seed)
-        yield _Part(name="held_out", figures=_bare(held.report(learner, run.view)), protocol=held.protocol)
-    if hasattr(learner, "log_likelihood") and wanted.images:
-        yield from _likelihood(run, wanted, data, seed)
-    if hasattr(learner, "sample"):
-        yield from _quality(run, wanted, data, seed)
-
-
-def _likelihood(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> Iterator[_Part]:
-    """The model's own estimate, averaged over images; nothing, and a word why, for a model that refuses."""
-    learner = run.learner
-    known = inspect.signature(learner.likelihood_protocol).parameters
+    known = inspect.signature(learner.likelihood_protocol).parameters if hasattr(learner, "log_likelihood") else {}
     typed = {name: getattr(wanted, name) for name in ("samples", "steps") if getattr(wanted, name) is not None}
     for name in typed.keys() - known.keys():
-        raise build.ConfigError(name, f"={typed[name]}: this model's likelihood takes {', '.join(known)}")
+        takes = f"likelihood takes {', '.join(known)}" if known else "kind has no likelihood; leave it out"
+        raise build.ConfigError(name, f"={typed[name]}: this model's {takes}")
+    if not known or not wanted.images:
+        return typed, None
     try:
-        protocol = learner.likelihood_protocol(**typed)
+        return typed, learner.likelihood_protocol(**typed)
     except ValueError as error:
         print(f"no likelihood: {error}")
-        return
-    test = data.load(SPLIT)
+        return typed, None
+
+
+def _likelihood(
+    run: runs.Trained,
+    wanted: Wanted,
+    test: datasets.Dataset,
+    typed: Mapping[str, int],
+    protocol: Mapping[str, Any],
+    seed: int,
+) -> _Part:
+    """The model's own estimate, averaged over images."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(test.image))[: wanted.images])
     found: dict[str, list[np.ndarray]] = {}
-    estimate = jax.jit(functools.partial(learner.log_likelihood, **typed))
+    estimate = jax.jit(functools.partial(run.learner.log_likelihood, **typed))
     with progress.Progress(len(chosen), "images") as bar:
         for start in range(0, len(chosen), wanted.batch):
             rows = chosen[start : start + wanted.batch]
@@ -98,30 +116,41 @@ def _likelihood(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> Iter
         figures[name] = float(each.mean())
         figures[f"{name}_stderr"] = float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0
     shown = {"split": SPLIT, "images": f"{len(chosen)} of {len(test.image)}", "seed": seed}
-    yield _Part(name="likelihood", figures=figures, protocol=shown | protocol)
+    return _Part(name="likelihood", figures=figures, protocol=shown | dict(protocol))
 
 
-def _quality(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> Iterator[_Part]:
-    """FID and its like, in the features of the run's own evaluations or, where they fit, the published ones."""
+def _quality(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> evaluation.Quality | None:
+    """For FID and its like in the features of the run's own evaluations or, where they fit, the published ones."""
+    if not hasattr(run.learner, "sample"):
+        return None
     own = next((e for e in run.objects.evaluators.values() if isinstance(e, evaluation.Quality)), None)
+    seen_through = features.Published() if own is None else own.features
     try:
-        seen_through = features.Published() if own is None else own.features
         features.check(seen_through, run.sizes["image"])
     except ValueError as error:
         print(f"no FID: {error}")
-        return
+        return None
     quality = evaluation.Quality(
         features=seen_through, data=data, count=wanted.count, reference=SPLIT, batch=wanted.batch, seed=seed
     )
-    with progress.Progress(wanted.count, "images") as bar:
+    try:
+        quality.prepare(run.learner)
+    except ValueError as error:
+        raise build.ConfigError("", str(error)) from error
+    return quality
+
+
+def _drawn(run: runs.Trained, quality: evaluation.Quality) -> dict[str, float]:
+    """The figures of images drawn from the model."""
+    with progress.Progress(quality.count, "images") as bar:
         images = drawing.draw(
             run.learner,
             run.view,
-            seed + np.arange(wanted.count),
-            batch=wanted.batch,
+            quality.seed + np.arange(quality.count),
+            batch=quality.batch,
             progress=lambda done: bar.update(done, {}),
         )
-    yield _Part(name="quality", figures=_bare(types.Report(scalars=quality.judge(images))), protocol=quality.protocol)
+    return _bare(types.Report(scalars=quality.judge(images)))
 
 
 def _bare(report: types.Report) -> dict[str, float]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from core import network, types
+from core import network, optim, types
 from generative import descent
 
 
@@ -18,11 +18,13 @@ class Classifier:
     network: network.Network
     optimizer: optax.GradientTransformation
     averages: descent.Averages = dataclasses.field(default_factory=dict, hash=False)
+    accumulate: int = 1  # parts of a batch whose gradients are taken one after the other
 
     def warmup(self, spec: types.Images) -> int:
         return 0
 
     def init(self, key: jax.Array, spec: types.Images) -> descent.State:
+        optim.check_parts(self.accumulate, spec.image.shape[0])
         return descent.begin(key, self.network.init(jax.random.fold_in(key, 0)), self.optimizer, self.averages)
 
     def loss(self, params: types.Params, batch: types.Images, key: jax.Array) -> tuple[jax.Array, types.Metrics]:
@@ -30,8 +32,7 @@ class Classifier:
         return jnp.mean(judged["loss"]), {"train/accuracy": jnp.mean(judged["accuracy"])}
 
     def step(self, state: descent.State, batch: types.Images) -> tuple[descent.State, types.Metrics]:
-        loss = lambda params, key: self.loss(params, batch, key)
-        return descent.descend(state, loss, self.optimizer, self.averages, images=batch.image.shape[0])
+        return descent.descend(state, self.loss, batch, self.optimizer, self.averages, accumulate=self.accumulate)
 
     def absorb(self, state: descent.State, batch: types.Images) -> descent.State:
         return dataclasses.replace(state, step=state.step + 1)

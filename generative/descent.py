@@ -39,15 +39,16 @@ def begin(
 
 def descend(
     state: State,
-    loss: Callable[[types.Params, jax.Array], tuple[jax.Array, types.Metrics]],
+    loss: Callable[[types.Params, types.Images, jax.Array], tuple[jax.Array, types.Metrics]],
+    batch: types.Images,
     optimizer: optax.GradientTransformation,
     averages: Averages,
     *,
-    images: int,
+    accumulate: int = 1,
 ) -> tuple[State, types.Metrics]:
-    """One update by `loss(params, key)` -> ([] loss, metrics), over a batch of so many `images`."""
-    key = jax.random.fold_in(state.key, state.step)
-    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, key)
+    """One update by `loss(params, batch, key)` -> ([] loss, metrics), its gradient taken in `accumulate` parts."""
+    key, images = jax.random.fold_in(state.key, state.step), batch.image.shape[0]
+    (value, metrics), gradient = optim.gradient(loss, state.params, batch, key, parts=accumulate)
     params, opt_state, healthy, norm = optim.apply(
         optimizer,
         loss=value,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from core import network, types
+from core import network, optim, types
 from generative import descent, pixels, preconditioning, probability_flow, samplers
 from generative import noise as noise_
 
@@ -35,6 +35,7 @@ class Diffusion:
     weighting: Callable[[noise_.Level, jax.Array], jax.Array] = preconditioning.of_output
     sampler: samplers.Sampler = dataclasses.field(default_factory=lambda: samplers.Sampler(rule=samplers.DDIM()))
     averages: descent.Averages = dataclasses.field(default_factory=dict, hash=False)
+    accumulate: int = 1  # parts of a batch whose gradients are taken one after the other
     label_dropout: float = 0.1
     dequantize: bool = False  # train on what likelihoods are of: levels of gray filled evenly
     judge_levels: int = 8  # of noise, for each image that `judge` sees
@@ -57,7 +58,8 @@ class Diffusion:
             raise ValueError(
                 f"network: made for uint8 images of {self._image}, not {spec.image.dtype} {spec.image.shape}"
             )
-        self._path(self.sampler)
+        self.path(self.sampler)
+        optim.check_parts(self.accumulate, spec.image.shape[0])
         return descent.begin(key, self.network.init(jax.random.fold_in(key, 0)), self.optimizer, self.averages)
 
     def loss(self, params: types.Params, batch: types.Images, key: jax.Array) -> tuple[jax.Array, types.Metrics]:
@@ -77,8 +79,7 @@ class Diffusion:
         return jnp.mean(weighted), {"train/squared_error": jnp.mean(error)}
 
     def step(self, state: descent.State, batch: types.Images) -> tuple[descent.State, types.Metrics]:
-        loss = lambda params, key: self.loss(params, batch, key)
-        return descent.descend(state, loss, self.optimizer, self.averages, images=batch.image.shape[0])
+        return descent.descend(state, self.loss, batch, self.optimizer, self.averages, accumulate=self.accumulate)
 
     def absorb(self, state: descent.State, batch: types.Images) -> descent.State:
         return dataclasses.replace(state, step=state.step + 1)
@@ -193,6 +194,24 @@ class Diffusion:
             "trace": "exact" if trace == "exact" else f"Hutchinson's, {probes} Rademacher probe(s) an image",
         }
 
+    def path(self, sampler: samplers.Sampler) -> noise_.Level:
+        """The sampler's levels. Raises ValueError where the sampler does not fit the model."""
+        if sampler.guidance != 1 and not (self.classes and self.label_dropout > 0):
+            raise ValueError(
+                f"guidance={sampler.guidance}: needs a model trained with labels of which some were hidden (here "
+                f"classes={self.network.sizes['classes']}, label_dropout={self.label_dropout}); sample with guidance=1"
+            )
+        path = sampler.path(self.noise)
+        with np.errstate(divide="ignore"), jax.ensure_compile_time_eval():
+            first = self.prediction(noise_.Level(np.float32(path.alpha[0]), np.float32(path.sigma[0])))
+        if not all(np.isfinite(part) for part in first):
+            name = getattr(self.prediction, "__name__", self.prediction)
+            raise ValueError(
+                f"prediction={name}: finds no image in pure noise (α = 0), where this path begins; train with "
+                "velocity, v or x0, or sample along another grid, such as generative.noise.Karras"
+            )
+        return path
+
     def _errors(
         self, module: Any, image: jax.Array, fresh: jax.Array, level: noise_.Level, label: Any, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
@@ -231,7 +250,7 @@ class Diffusion:
         self, view: dict[str, Any], seeds: jax.Array, label: Any, sampler: samplers.Sampler, wrap: Callable
     ) -> jax.Array:
         """Float32 [B, H, W, C] in about [-1, 1]."""
-        path = self._path(sampler)
+        path = self.path(sampler)
         keys = jax.vmap(jax.random.key)(seeds)
         if label is None and self.classes:
             label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, self.classes))(keys)
@@ -239,24 +258,6 @@ class Diffusion:
             raise ValueError("label: this model was trained without labels; sample without one")
         denoise = wrap(self._denoiser(view, label, guidance=sampler.guidance))
         return sampler(denoise, path, keys, self._image)
-
-    def _path(self, sampler: samplers.Sampler) -> noise_.Level:
-        """The sampler's levels. Raises ValueError where the sampler does not fit the model."""
-        if sampler.guidance != 1 and not (self.classes and self.label_dropout > 0):
-            raise ValueError(
-                f"guidance={sampler.guidance}: needs a model trained with labels of which some were hidden (here "
-                f"classes={self.network.sizes['classes']}, label_dropout={self.label_dropout}); sample with guidance=1"
-            )
-        path = sampler.path(self.noise)
-        with np.errstate(divide="ignore"), jax.ensure_compile_time_eval():
-            first = self.prediction(noise_.Level(np.float32(path.alpha[0]), np.float32(path.sigma[0])))
-        if not all(np.isfinite(part) for part in first):
-            name = getattr(self.prediction, "__name__", self.prediction)
-            raise ValueError(
-                f"prediction={name}: finds no image in pure noise (α = 0), where this path begins; train with "
-                "velocity, v or x0, or sample along another grid, such as generative.noise.Karras"
-            )
-        return path
 
     @property
     def _likelihood_limits(self) -> noise_.Limits:

@@ -52,6 +52,15 @@ def draw(
     return np.concatenate(drawn)
 
 
+def check_sampler(learner: Any, sampler: Any) -> None:
+    """Raises ValueError where a model cannot be sampled so; None is its own way."""
+    if sampler is None:
+        return
+    if not hasattr(learner, "path"):
+        raise ValueError(f"sampler={sampler}: {type(learner).__name__} draws in one step and takes none; leave it out")
+    learner.path(sampler)
+
+
 def classes(learner: Any) -> int:
     """How many classes a model can be asked for; 0 where it takes no label.
 

@@ -34,6 +34,7 @@ class Samples:
 
     def prepare(self, learner: Any) -> None:
         _require(learner, "sample", "samples")
+        drawing.check_sampler(learner, self.sampler)
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         return self.report(learner, mesh.localize(learner.view(state)))
@@ -123,6 +124,7 @@ class Quality:
 
     def prepare(self, learner: Any) -> None:
         _require(learner, "sample", "quality")
+        drawing.check_sampler(learner, self.sampler)
         features_.check(self.features, self._images[0].shape[1:])
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:

@@ -5,6 +5,7 @@ labels or without. R3GAN, DCGAN, WGAN-GP and conditional GANs are choices of the
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ class GAN:
     regularizers: Mapping[str, adversarial.Regularizer] = dataclasses.field(default_factory=dict, hash=False)
     discriminator_optimizer: optax.GradientTransformation | None = None  # None: as the generator's
     averages: descent.Averages = dataclasses.field(default_factory=dict, hash=False)  # of the generator
+    accumulate: int = 1  # parts of a batch whose gradients are taken one after the other
     conditional: bool = False
 
     def __post_init__(self):
@@ -63,6 +65,7 @@ class GAN:
                 f"a batch of shape {spec.image.shape}: a GAN takes [n, B, H, W, C]; set source.batches=1, or as many "
                 "discriminator updates as one of the generator shall have"
             )
+        optim.check_parts(self.accumulate, spec.image.shape[1])
         params = {
             name: self._player(name).init(jax.random.fold_in(key, index))
             for index, name in enumerate(("generator", "discriminator"))
@@ -112,13 +115,12 @@ class GAN:
         *keys, generator_key = jax.random.split(jax.random.fold_in(state.key, state.step), updates + 1)
 
         def discriminate(state: descent.State, given: tuple[types.Images, jax.Array]) -> Any:
-            loss = lambda params: self.discriminator_loss(params, *given, progress=progress)
-            return self._update(state, "discriminator", loss, progress)
+            loss = functools.partial(self.discriminator_loss, progress=progress)
+            return self._update(state, "discriminator", loss, *given, progress)
 
         state, judged = jax.lax.scan(discriminate, state, (batch, jnp.stack(keys)))
         last = jax.tree.map(lambda leaf: leaf[-1], batch)
-        loss = lambda params: self.generator_loss(params, last, generator_key)
-        state, metrics = self._update(state, "generator", loss, progress)
+        state, metrics = self._update(state, "generator", self.generator_loss, last, generator_key, progress)
         step = state.step + 1
         return (
             dataclasses.replace(state, step=step, ema_params=self._averaged(state, step.astype(jnp.float32), images)),
@@ -150,13 +152,15 @@ class GAN:
         self,
         state: descent.State,
         player: str,
-        loss: Callable[[Params], tuple[jax.Array, types.Metrics]],
+        loss: Callable[[Params, types.Images, jax.Array], tuple[jax.Array, types.Metrics]],
+        batch: types.Images,
+        key: jax.Array,
         progress: jax.Array,
     ) -> tuple[descent.State, types.Metrics]:
         """One guarded update of one player; the other one's parameters stay."""
         opt_states: Any = state.opt_state  # by player
-        differentiate = jax.value_and_grad(lambda moving: loss(state.params | {player: moving}), has_aux=True)
-        (value, metrics), gradient = differentiate(state.params[player])
+        of_player = lambda moving, batch, key: loss(state.params | {player: moving}, batch, key)
+        (value, metrics), gradient = optim.gradient(of_player, state.params[player], batch, key, parts=self.accumulate)
         params, opt_state, healthy, norm = optim.apply(
             _moving(self._optimizers[player], progress),
             loss=value,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from core import network as network_
-from core import types
+from core import optim, types
 from generative import descent, likelihoods
 
 PIXELS = 2**22  # decoded at a time when a likelihood is estimated
@@ -88,6 +88,7 @@ class VAE:
     objective: Objective = dataclasses.field(default_factory=ELBO)
     conditional: bool = False
     averages: descent.Averages = dataclasses.field(default_factory=dict, hash=False)
+    accumulate: int = 1  # parts of a batch whose gradients are taken one after the other
 
     def warmup(self, spec: types.Images) -> int:
         return 0
@@ -96,6 +97,7 @@ class VAE:
         """Raises: ValueError where a label is wanted and the data has none."""
         if self.conditional and not self.network.sizes["classes"]:
             raise ValueError("learner.conditional=true: this data has no classes; use data that has, or false")
+        optim.check_parts(self.accumulate, spec.image.shape[0])
         return descent.begin(key, self._network.init(jax.random.fold_in(key, 0)), self.optimizer, self.averages)
 
     def loss(self, params: types.Params, batch: types.Images, key: jax.Array) -> tuple[jax.Array, types.Metrics]:
@@ -106,8 +108,7 @@ class VAE:
         return -jnp.mean(self.objective(terms)), metrics
 
     def step(self, state: descent.State, batch: types.Images) -> tuple[descent.State, types.Metrics]:
-        loss = lambda params, key: self.loss(params, batch, key)
-        return descent.descend(state, loss, self.optimizer, self.averages, images=batch.image.shape[0])
+        return descent.descend(state, self.loss, batch, self.optimizer, self.averages, accumulate=self.accumulate)
 
     def absorb(self, state: descent.State, batch: types.Images) -> descent.State:
         return dataclasses.replace(state, step=state.step + 1)

@@ -107,3 +107,30 @@ def test_an_update_is_the_rules_own():
     )
     assert bool(healthy)
     np.testing.assert_allclose(moved["a"], [0.9, -2.1], rtol=1e-5)  # Adam's first step is the learning rate
+
+
+def test_a_gradient_in_parts_is_the_batches_own():
+    """The means over the parts are those over the batch, of the loss, its metrics and its gradient."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.array(rng.normal(size=(3,)), jnp.float32)}
+    batch = {"x": jnp.array(rng.normal(size=(12, 3)), jnp.float32), "y": jnp.array(rng.normal(size=12), jnp.float32)}
+
+    def loss(params: Any, batch: Any, key: jax.Array) -> Any:
+        error = batch["x"] @ params["w"] - batch["y"]
+        return jnp.mean(error**2), {"rows": jnp.float32(len(error)), "error": jnp.mean(error), "key": key[0]}
+
+    key = jax.random.PRNGKey(7)
+    whole = optim.gradient(loss, params, batch, key)
+    parts = jax.jit(functools.partial(optim.gradient, loss, parts=4))(params, batch, key)
+    assert float(parts[0][1].pop("rows")) == 3 and float(whole[0][1].pop("rows")) == 12
+    assert parts[0][1].pop("key") != whole[0][1].pop("key")  # each part draws its own noise
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), parts, whole)
+    by_hand = 2 * (np.asarray(batch["x"]).T @ np.asarray(batch["x"] @ params["w"] - batch["y"])) / 12
+    np.testing.assert_allclose(parts[1]["w"], by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("parts", "remedy"), [(5, "4 or 6"), (0, "1 or 2"), (24, "6 or 12")])
+def test_a_batch_that_cannot_be_cut_is_refused(parts: int, remedy: str):
+    optim.check_parts(3, 12)
+    with pytest.raises(ValueError, match=f"accumulate={parts}: does not divide the batch of 12 images; take {remedy}"):
+        optim.check_parts(parts, 12)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from core import types
 from generative import averaging, descent
 
 
@@ -51,18 +52,21 @@ def test_the_first_update_copies(average):
 
 
 def test_what_is_chosen_is_the_first_average_and_it_alone_is_averaged():
-    """Two averages of one descent: the weights, the optimiser and the key stay what they are."""
+    """Pitfall 13: two averages of one descent; weights, optimiser and constants (`aux`) stay what they are."""
     averages = {"slow": averaging.HalfLife(images=64, ramp=None), "fast": averaging.HalfLife(images=8, ramp=None)}
     optimizer = optax.adam(0.1)
-    state = descent.begin(jax.random.key(0), {"w": jnp.zeros(2)}, optimizer, averages)
+    state = descent.begin(jax.random.key(0), {"w": jnp.zeros(2)}, optimizer, averages, table=jnp.arange(3))
     plain = descent.begin(jax.random.key(0), {"w": jnp.zeros(2)}, optimizer, {})
-    loss = lambda params, key: (jnp.sum((params["w"] - 3) ** 2), {})
+    batch = types.Images(image=np.zeros((16, 1, 1, 1), np.uint8), label=np.zeros(16, np.int32))
+    loss = lambda params, batch, key: (jnp.sum((params["w"] - 3) ** 2), {})
     seen = []
     for _ in range(6):
-        state, _ = descent.descend(state, loss, optimizer, averages, images=16)
-        plain, _ = descent.descend(plain, loss, optimizer, {}, images=16)
+        state, _ = descent.descend(state, loss, batch, optimizer, averages)
+        plain, _ = descent.descend(plain, loss, batch, optimizer, {})
         seen.append(np.asarray(state.params["w"]))
     np.testing.assert_array_equal(state.params["w"], plain.params["w"])
+    np.testing.assert_array_equal(state.aux["table"], [0, 1, 2])
+    assert {name: set(average) for name, average in state.ema_params.items()} == {"slow": {"w"}, "fast": {"w"}}
     for name, life in (("slow", 64), ("fast", 8)):
         expected = seen[0]
         for value in seen[1:]:

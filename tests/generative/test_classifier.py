@@ -2,10 +2,7 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +15,8 @@ from core import data, datasets, network, optim, types
 from generative import averaging, classifier, evaluation
 from generative.networks import classifiers
 from tests import runs
+
+pytestmark = pytest.mark.usefixtures("cached")
 
 NETWORKS = {
     "mlp": classifiers.MLP,
@@ -171,15 +170,21 @@ def test_a_restart_changes_no_bit(tmp_path: pathlib.Path, dispatch: int):
 
 
 def test_one_device_equals_eight():
-    """In a process of its own, since the number of simulated devices is fixed when JAX starts."""
-    script = pathlib.Path(__file__).with_name("eight_devices_classifier.py")
-    flags, root = "--xla_force_host_platform_device_count=8", str(script.parents[2])
-    result = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices_classifier.py"))
+
+
+def test_a_batch_in_parts_makes_the_same_update():
+    source = stream()
+    mlp = network.Network(make=functools.partial(classifiers.MLP, widths=(8,)), sizes=source.sizes)
+    source.start(None, 0)
+    batch, states = source.next(), []
+    source.close()
+    for parts in (1, 4):
+        model = learner(source.sizes, network=mlp, optimizer=optax.sgd(0.1), averages={}, accumulate=parts)
+        state = jax.jit(functools.partial(model.init, spec=source.spec))(jax.random.key(0))
+        states.append(jax.jit(model.step)(state, batch))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), states[1][1], states[0][1])
+    params = [state.params for state, _ in states]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *params)
+    with pytest.raises(ValueError, match="accumulate=5: does not divide the batch of 32 images; take 2 or 4"):
+        learner(source.sizes, accumulate=5).init(jax.random.key(0), source.spec)

@@ -2,10 +2,7 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +15,8 @@ from core import data, datasets, network, optim, types
 from generative import adversarial, annealing, averaging, gan
 from generative.networks import gans
 from tests import runs
+
+pytestmark = pytest.mark.usefixtures("cached")
 
 IMAGE, CLASSES = (2, 1, 1), 4  # a point in the plane
 
@@ -87,6 +86,23 @@ def standard():
 
 
 # ---- one step ----
+
+
+def test_a_batch_in_parts_makes_nearly_the_same_update():
+    """Nothing but the fresh images differs: gradients of the same size that point the same way."""
+    batch, found = points(1, 256), []
+    for parts in (1, 4):
+        model = learner(optimizer=optax.sgd(1.0), averages={}, accumulate=parts)
+        state = begun(model, batch)
+        after, metrics = jax.jit(model.step)(state, batch)
+        moved = jax.tree.map(jnp.subtract, after.params["discriminator"], state.params["discriminator"])
+        found.append((jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(moved)]), metrics))
+    (whole, told), (parts, told_of_parts) = found
+    cosine = jnp.vdot(whole, parts) / jnp.linalg.norm(whole) / jnp.linalg.norm(parts)
+    assert cosine > 0.98 and float(jnp.linalg.norm(parts) / jnp.linalg.norm(whole)) == pytest.approx(1, abs=0.15)
+    assert float(told_of_parts["loss/r1"]) == pytest.approx(float(told["loss/r1"]), rel=1e-4)  # of the real images
+    with pytest.raises(ValueError, match="accumulate=3: does not divide the batch of 256"):
+        begun(learner(accumulate=3), batch)
 
 
 def test_a_step_by_hand():
@@ -319,21 +335,8 @@ def test_going_on_is_the_same_as_never_stopping(tmp_path: pathlib.Path):
 
 
 def test_one_device_equals_eight():
-    """Pitfalls 14 and 17: in a process of its own, since the number of simulated devices is fixed when JAX starts."""
-    script = pathlib.Path(__file__).with_name("eight_devices_gan.py")
-    result = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "PYTHONPATH": str(script.parents[2]),
-        },
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    """Pitfalls 14 and 17."""
+    runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices_gan.py"))
 
 
 # ---- mistakes ----
