@@ -11,7 +11,7 @@ import numpy as np
 
 from agents import environments as environments_
 from agents import scores as scores_
-from core import mesh, types
+from core import distributed, mesh, types
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Scores:
 class Evaluation:
     """A `types.Evaluator`: plays `episodes` games every so many frames of training.
 
-    Every process plays the same games and finds the same report, so that none waits for another in a collective.
+    Of several processes each plays its share, in games of its own, and all find the same report.
     """
 
     environments: environments_.Recipe
@@ -66,16 +66,17 @@ class Evaluation:
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         recipe: Any = self.environments
+        key = key if distributed.primary() else jax.random.fold_in(key, jax.process_index())
         scores = evaluate(
             learner,
             mesh.localize(learner.view(state)),
             environments=recipe if self.max_frames is None else dataclasses.replace(recipe, max_frames=self.max_frames),
-            episodes=self.episodes,
+            episodes=len(distributed.share(self.episodes)),
             envs=self.envs,
             epsilon=self.epsilon,
             seed=int(jax.random.randint(key, (), 0, 2**30)),
         )
-        return report(scores)
+        return report(_joined(scores, self.episodes))
 
 
 def evaluate(
@@ -112,6 +113,17 @@ def evaluate(
         | {"score": "raw reward, all lives", "epsilon": epsilon, "episodes": episodes, "seed": seed}
         | {"envs": games.count, "frames_per_step": games.frames_per_step},
     )
+
+
+def _joined(scores: Scores, episodes: int) -> Scores:
+    """The first `episodes` of all processes' games; `scores` are this one's."""
+    if not distributed.several():
+        return scores
+    names = ("returns", "frames", "truncated")
+    parts = distributed.gather({name: getattr(scores, name).tolist() for name in names})
+    rows = {name: np.concatenate([part[name] for part in parts])[:episodes] for name in names}
+    normalised = scores_.human_normalised(scores.protocol.get("game"), float(rows["returns"].mean()))
+    return dataclasses.replace(scores, **rows, human_normalised=normalised)
 
 
 def report(scores: Scores) -> types.Report:

@@ -81,6 +81,19 @@ def total(values: np.ndarray) -> np.ndarray:
     return np.sum(gather(np.asarray(values, np.float64).tolist()), axis=0)
 
 
+def share(count: int) -> np.ndarray:
+    """Which of `count` rows this process computes; as many as every other, the last row more than once if need be."""
+    each = -(-count // jax.process_count())
+    return np.minimum(np.arange(each) + jax.process_index() * each, count - 1)
+
+
+def join(rows: np.ndarray, count: int) -> np.ndarray:
+    """All `count` rows, of what each process has of its `share`. All of them have to call it."""
+    if jax.process_count() == 1:
+        return rows
+    return multihost_utils.process_allgather(rows).reshape(-1, *rows.shape[1:])[:count]
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """What fails in one process within it fails in all: there with its own error, elsewhere with `Elsewhere`."""

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core import distributed
+
 
 def draw(
     learner: Any,
@@ -20,6 +22,8 @@ def draw(
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Images uint8 [N, H, W, C] from seeds [N]; image i depends on seeds[i] and label[i] alone, not on `batch`.
+
+    Of several processes each draws its share, and all get all.
 
     Args:
       learner: has `sample(view, seeds, label, *, sampler)`.
@@ -36,6 +40,9 @@ def draw(
     if not count:
         raise ValueError("0 seeds: nothing to draw")
     _check_labels(learner, label, count)
+    mine = distributed.share(count)
+    seeds, label, wanted = np.asarray(seeds)[mine], None if label is None else np.asarray(label)[mine], count
+    count = len(mine)
     batch = min(batch, count)
     drawn = []
     for start in range(0, count, batch):
@@ -49,7 +56,7 @@ def draw(
         drawn.append(np.asarray(images)[: count - start])
         if progress is not None:
             progress(min(start + batch, count))
-    return np.concatenate(drawn)
+    return distributed.join(np.concatenate(drawn), wanted)
 
 
 def check_sampler(learner: Any, sampler: Any) -> None:

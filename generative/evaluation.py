@@ -1,8 +1,8 @@
 """Judging models of images: samples to look at, figures of held-out images, and distances to real images.
 
-Each is a `types.Evaluator`, and `report(learner, view)` does the same for a view at hand. Every process finds the same
-report on its own first device, so that none waits for another. `prepare(learner)` refuses what cannot be judged before
-the training begins.
+Each is a `types.Evaluator`, and `report(learner, view)` does the same for a view at hand. Of several processes each
+draws and judges its share on its own first device, and all find the same report. `prepare(learner)` refuses what cannot
+be judged before the training begins.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import datasets, media, mesh, types
+from core import datasets, distributed, media, mesh, types
 from generative import drawing, metrics
 from generative import features as features_
 
@@ -76,10 +76,14 @@ class HeldOut:
         _require(learner, "judge", "held_out")
         key, total = jax.random.key(self.seed), dict[str, float]()
         for index, (batch, size) in enumerate(_batches(self._held, self.batch)):
+            if index % jax.process_count() != jax.process_index():
+                continue
             judged = _judge(learner, view, batch, jax.random.fold_in(key, index))
             for name, figures in judged.items():
                 total[name] = total.get(name, 0.0) + float(np.sum(np.float64(figures[:size])))
-        return types.Report(scalars={f"eval/{name}": sum_ / len(self._held.image) for name, sum_ in total.items()})
+        parts = distributed.gather(total)
+        means = {name: sum(part.get(name, 0.0) for part in parts) / len(self._held.image) for name in parts[0]}
+        return types.Report(scalars={f"eval/{name}": mean for name, mean in means.items()})
 
     @property
     def protocol(self) -> dict[str, Any]:

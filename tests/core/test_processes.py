@@ -20,7 +20,7 @@ from experiments import config
 ROOT = config.CONF.parent
 IMAGES = ("experiment=demo/vae", "+debug=tiny", "evaluators=none", "tracker=none")
 IMAGES += ("network.make.encoder.widths=[64]", "network.make.decoder.widths=[64]")  # some large enough to be laid out
-GAMES = ("experiment=dqn/cartpole", "+debug=tiny", "evaluators=none", "tracker=none")
+GAMES = ("experiment=dqn/cartpole", "+debug=tiny", "tracker=none", "evaluators.episodes.episodes=3")
 GAMES += ("source.shards=2", "learner.replay.shards=2")
 SPOKEN = """
 import sys
@@ -32,6 +32,9 @@ me = jax.process_index()
 assert distributed.several() and distributed.primary() == (me == 0)
 assert distributed.gather({"me": me}) == [{"me": 0}, {"me": 1}]
 assert distributed.total(np.array([1.5, me])).tolist() == [3.0, 1.0]
+assert distributed.share(5).tolist() == ([0, 1, 2] if me == 0 else [3, 4, 4])
+rows = np.arange(10, dtype=np.uint8).reshape(5, 2)
+assert np.array_equal(distributed.join(rows[distributed.share(5)], 5), rows)
 try:
     with distributed.together():
         if me:
@@ -121,6 +124,23 @@ def test_two_processes_and_then_one_make_what_one_makes(whole: Path, tmp_path: P
     assert [row["loss/total"] for row in rows[0]] == [row["loss/total"] for row in rows[1]]
 
 
+def test_what_they_draw_and_judge_is_what_one_does(tmp_path: Path):
+    """Samples, held-out images and the distances to real ones; the last batch of each is not full."""
+    judged = ("experiment=vae/fashion_mnist", "+debug=tiny", "tracker=none", "budget=16", "log_every=16")
+    judged += ("evaluators.samples.count=5", "evaluators.held_out.images=21", "evaluators.held_out.batch=6")
+    judged += ("evaluators.quality.count=101", "evaluators.quality.batch=20", "evaluators.quality.every=16")
+    judged += ("evaluators.samples.every=16", "evaluators.held_out.every=16")
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        train(*judged, f"hydra.run.dir={folder}", processes=processes, devices=2 // processes)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        figures = {name: value for row in rows for name, value in row.items() if name.startswith("eval/")}
+        found.append((figures, (folder / "media" / "samples-16.png").read_bytes()))
+    assert {"eval/fid", "eval/elbo"} <= found[0][0].keys()
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5) and found[1][1] == found[0][1]
+
+
 def test_weights_laid_over_the_processes_are_learned_alike(whole: Path, tmp_path: Path):
     folder = tmp_path / "run"
     train(*IMAGES, f"hydra.run.dir={folder}", "mesh=fsdp", processes=2)
@@ -139,11 +159,14 @@ def test_each_plays_its_own_games_and_all_stop_when_one_is_asked(tmp_path: Path)
     first, second = (np.fromfile(newest / "replay" / part / "replay.first", np.uint8) for part in ("0-0", "1-1"))
     assert not np.array_equal(first, second)  # other games
 
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert any("eval/episode_return_stderr" in row for row in rows)  # of three games, two and one
+
     frames = int(newest.name) * 8
     said = train(f"resume={folder}", f"budget={frames + 320}")  # one process goes on with both memories
     assert f"finished at {frames + 320:,} frames" in said[0]
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps)) and steps[-1] == frames // 8 + 40
+    assert steps == sorted(steps) and steps[-1] == frames // 8 + 40
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_an_offline_run_holds_rows_axis_config_origin_media_and_histograms(tmp_p
     assert "git" in config["provenance"]
     assert {"status": "finished"} in [summary.get("update") for summary in shown["summary"]]
     assert shown["exit"][0]["exit_code"] == 0
-    assert (tmp_path / "media/eval/play-8.mp4").exists()
+    assert (tmp_path / "media/eval/play-8.mp4").exists() and (tmp_path / "media/eval/last-8.png").exists()
     assert not any("episode_returns" in row for row in _recorded(tmp_path))  # histograms are W&B's alone
 
 
