@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from experiments import build, config
-from experiments.benchmarks import processes, results
+from experiments.benchmarks import generative, processes, results
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
     """`conf/benchmark.yaml` as an object."""
 
-    suite: Literal["dqn"]
+    suite: Literal["dqn", "generative"]
+    only: tuple[str, ...] = ()  # of the suite's models; (): all of them
     rounds: int = 5  # in each, everything is measured once
     seconds: float = 2.0  # for each part in a round
     run_seconds: float = 30.0  # for each whole training in a round, once learning has begun
@@ -32,6 +33,10 @@ class Wanted:
         for name in ("seconds", "run_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
+        models = generative.MODELS if self.suite == "generative" else ()
+        for name in self.only:
+            if name not in models:
+                raise ValueError(f"only={name}: suite={self.suite} has {', '.join(models) or 'nothing to choose from'}")
 
 
 def task(settings: config.Config, _: Path) -> None:

@@ -40,22 +40,22 @@ def run(wanted: Any) -> results.Results:
     values: dict[str, list[float]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxcade-benchmark-")))
-        python = peers.python(wanted.peers_folder, stack) if wanted.peers else None
+        python = peers.python(wanted.peers_folder, "dqn", stack) if wanted.peers else None
         measured, facts = _parts(stack, setting, python)
         trained = _trainings(folder, setting, wanted.run_seconds, facts["frames_per_step"], python)
         for number in range(wanted.rounds):
-            _say(f"round {number + 1} of {wanted.rounds}: parts")
+            results.say(f"round {number + 1} of {wanted.rounds}: parts")
             for name, measure in measured.items():
                 values[name].append(measure(wanted.seconds))
             for name, train in list(trained.items()):
-                _say(f"round {number + 1} of {wanted.rounds}: {name}")
+                results.say(f"round {number + 1} of {wanted.rounds}: {name}")
                 speed = train()
                 if math.isnan(speed):  # it failed, and said so
                     del trained[name]
                     values.pop(name, None)
                 else:
                     values[name].append(speed)
-        _say("memory of a whole run, compiled anew")
+        results.say("memory of a whole run, compiled anew")
         whole = processes.train(folder / "whole", (*setting, *WHOLE), "all", learns=LEARNS, cache=folder / "cache")
     values["peak memory"].append(whole.peak_bytes / 1e9)
     values["transition"].append(facts["transition_bytes"])
@@ -171,7 +171,3 @@ def _targets(values: Values) -> list[results.Target]:
 
 def _contestants(values: Values) -> list[str]:
     return [key for key in values if key.split(",")[0] in ("jaxcade", *peers.DQNS)]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

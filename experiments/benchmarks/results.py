@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import platform as python_platform
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -69,17 +70,20 @@ class Results:
             )
             for target in self.targets
         ]
-        return "\n\n".join(
-            [
-                _aligned([("measured", "median", "lowest - highest", "unit"), *measured]),
-                _aligned([("target", "median", "limit", ""), *judged]),
-            ]
-        )
+        tables = [_aligned([("measured", "median", "lowest - highest", "unit"), *measured])]
+        if judged:
+            tables.append(_aligned([("target", "median", "limit", ""), *judged]))
+        return "\n\n".join(tables)
 
 
 def ratios(numerator: Iterable[float], denominator: Iterable[float]) -> tuple[float, ...]:
     """Round by round."""
     return tuple(above / below for above, below in zip(numerator, denominator, strict=True))
+
+
+def say(line: str) -> None:
+    """What is being measured, for a person who waits."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def machine() -> Mapping[str, Any]:

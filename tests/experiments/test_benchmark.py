@@ -166,7 +166,7 @@ def test_the_suite_measures_all_contestants_in_every_round(monkeypatch: pytest.M
 
     monkeypatch.setattr(processes, "parts", lambda command, kind: contextlib.nullcontext(FakeParts(command, kind)))
     monkeypatch.setattr(processes, "train", train)
-    monkeypatch.setattr(peers, "python", lambda folder, stack: tmp_path / "python")
+    monkeypatch.setattr(peers, "python", lambda folder, suite, stack: tmp_path / "python")
     monkeypatch.setattr(peers, "train", train_peer)
     found = dqn.run(benchmarking.Wanted(suite="dqn", rounds=2, peers=True))
     one_round = ["jaxcade all", "jaxcade flag"]
@@ -226,7 +226,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     [
         ((), "suite: missing"),
         (("suite=dqn", "rounds=0"), "rounds=0: must be at least 1"),
-        (("suite=pong",), "suite=pong: should be 'dqn'"),
+        (("suite=pong",), "suite=pong: should be 'dqn' or 'generative'"),
     ],
 )
 def test_a_mistake_is_told(monkeypatch: pytest.MonkeyPatch, capsys, typed: tuple[str, ...], told: str):
