@@ -16,7 +16,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from experiments import scheduler
 
@@ -28,7 +28,7 @@ class Settings:
     """The keys of conf/launch.yaml and conf/cluster/*.yaml that make a job."""
 
     nodes: int = 1
-    tasks_per_node: int = 1
+    tasks_per_node: int | Literal["gpus"] = 1  # "gpus": a process for each
     parallel: int | None = None  # runs of a sweep at once
     partition: str | None = None
     account: str | None = None
@@ -51,8 +51,11 @@ class Settings:
     def __post_init__(self):
         least = {"nodes": 1, "tasks_per_node": 1, "parallel": 1, "gpus_per_node": 0, "cpus_per_task": 1}
         for name, value in least.items():
-            if getattr(self, name) is not None and getattr(self, name) < value:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {value}")
+            given = getattr(self, name)
+            if isinstance(given, int) and given < value:
+                raise ValueError(f"{name}={given}: must be at least {value}")
+        if self.tasks < 1:
+            raise ValueError("tasks_per_node=gpus: gpus_per_node must say how many")
         if not 10 <= self.stop_seconds <= 65_535:
             raise ValueError(f"stop_seconds={self.stop_seconds}: must be from 10 to 65535, which is Slurm's most")
         if self.time is not None:
@@ -66,6 +69,11 @@ class Settings:
         for name in self.environment:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):
                 raise ValueError(f"environment={name}: is no name of a variable")
+
+    @property
+    def tasks(self) -> int:
+        """Processes on a node."""
+        return self.gpus_per_node if self.tasks_per_node == "gpus" else self.tasks_per_node
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +170,7 @@ def _directives(launch: Launch, numbers: Sequence[int]) -> list[str]:
         "requeue": "",
         "signal": f"USR1@{settings.stop_seconds}",
         "nodes": settings.nodes,
-        "ntasks-per-node": settings.tasks_per_node,
+        "ntasks-per-node": settings.tasks,
         "cpus-per-task": settings.cpus_per_task,
         "gpus-per-node": settings.gpus_per_node or None,
         "mem": settings.memory,

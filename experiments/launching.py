@@ -87,9 +87,7 @@ def task(typed: Typed, plain: config.Config, _: Path) -> None:
 
 def retry(launch: jobs.Launch, settings: jobs.Settings, typed: set[str]) -> None:
     """Submits the runs that failed, were cancelled or are missing, with those of the `settings` that were typed."""
-    if "cluster" not in typed:
-        names = {key.partition(".")[0] for key in typed} & SETTINGS
-        settings = dataclasses.replace(launch.settings, **{name: getattr(settings, name) for name in names})
+    settings = _changed(launch.settings, settings, typed)
     members = watching.look(launch)
     again = [number for number, member in enumerate(members) if member.state in watching.ENDED_BADLY]
     if not again:
@@ -100,12 +98,22 @@ def retry(launch: jobs.Launch, settings: jobs.Settings, typed: set[str]) -> None
     submit(dataclasses.replace(launch, settings=settings), again)
 
 
+def _changed(before: jobs.Settings, settings: jobs.Settings, typed: set[str]) -> jobs.Settings:
+    """What was typed in place of what was; `cluster=` is typed for all that a cluster's file holds."""
+    names = {key.partition(".")[0] for key in typed}
+    if "cluster" in names:
+        names |= SETTINGS - {"nodes", "tasks_per_node", "parallel"}
+    values = {name: getattr(settings, name) for name in names & SETTINGS}
+    if "cluster" not in names and "environment" in names:
+        values["environment"] = {**before.environment, **settings.environment}
+    try:
+        return dataclasses.replace(before, **values)
+    except ValueError as error:
+        raise build.ConfigError("", str(error)) from error
+
+
 def check(settings: jobs.Settings) -> None:
     """Raises build.ConfigError where the cluster cannot grant what is asked for, as far as that is cheaply known."""
-    if settings.nodes * settings.tasks_per_node > 1:  # the script is ready for them
-        key = "nodes" if settings.nodes > 1 else "tasks_per_node"
-        problem = f"={getattr(settings, key)}: a run in several processes is still to come; dry_run=true shows its job"
-        raise build.ConfigError(key, problem)
     there = _partition(settings.partition)
     if settings.time is not None and scheduler.seconds(settings.time) > there.seconds:
         most = scheduler.shown(there.seconds)
@@ -114,10 +122,11 @@ def check(settings: jobs.Settings) -> None:
     if feature and re.fullmatch(r"[\w.-]+", feature) and feature not in there.features:  # not an expression of several
         near = build.nearest(feature, there.features)
         raise build.ConfigError("constraint", f"={feature}: no node of partition {there.name} has it; {near}")
-    limits = {"nodes": there.nodes, "gpus_per_node": there.gpus, "cpus_per_task": there.cpus}
+    limits = {"nodes": there.nodes, "gpus_per_node": there.gpus, "cpus_per_task": there.cpus // settings.tasks}
     for key, most in limits.items():
         if (value := getattr(settings, key) or 0) > most:
-            raise build.ConfigError(key, f"={value}: partition {there.name} has {most} at most")
+            each = f" for each of {settings.tasks} processes" if key == "cpus_per_task" and settings.tasks > 1 else ""
+            raise build.ConfigError(key, f"={value}: partition {there.name} has {most} at most{each}")
 
 
 def _partition(name: str | None) -> scheduler.Partition:

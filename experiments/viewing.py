@@ -62,7 +62,8 @@ def judge(run: runs.Trained, wanted: Wanted, *, seed: int) -> runs.Judgement:
     if quality is not None:
         parts.append(_Part(name="quality", figures=_drawn(run, quality), protocol=quality.protocol))
     if not parts:
-        raise build.ConfigError("run", f"={run.folder}: neither judges images nor draws any")
+        problem = "nothing to tell of it: no figures of given images, no likelihood, no features that see its samples"
+        raise build.ConfigError("run", f"={run.folder}: {problem}")
     scalars = {f"eval/{name}": value for part in parts for name, value in part.figures.items()}
     return runs.Judgement(
         text="\n".join(_told(part) for part in parts),
@@ -131,7 +132,13 @@ def _quality(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> evaluat
         print(f"no FID: {error}")
         return None
     quality = evaluation.Quality(
-        features=seen_through, data=data, count=wanted.count, reference=SPLIT, batch=wanted.batch, seed=seed
+        features=seen_through,
+        data=data,
+        count=wanted.count,
+        reference=SPLIT,
+        batch=wanted.batch,
+        seed=seed,
+        sampler=getattr(run.learner, "sampler", None),  # its own, so that the protocol names it
     )
     try:
         quality.prepare(run.learner)
@@ -148,6 +155,7 @@ def _drawn(run: runs.Trained, quality: evaluation.Quality) -> dict[str, float]:
             run.view,
             quality.seed + np.arange(quality.count),
             batch=quality.batch,
+            sampler=quality.sampler,
             progress=lambda done: bar.update(done, {}),
         )
     return _bare(types.Report(scalars=quality.judge(images)))

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,22 @@ def _failed(run: Path, detail: str, known: Mapping[str, Any]) -> State:
     logs = [*sorted((run / "slurm").glob(f"{known['job']}-rank*.log")), script]
     ends = {log: _tail(log) for log in logs}
     spoken = [log for log in logs if any(line.strip() for line in ends[log])]
-    chosen = next((log for log in spoken if any(_raised(line) for line in ends[log])), next(iter(spoken), None))
+    first = _first_failure(ends[script]) if len(logs) > 2 else None  # of several processes
+    of_first = [log for log in spoken if first and log.name == f"{known['job']}-rank{first[1]}.log"]
+    raised = [log for log in spoken if any(_raised(line) for line in ends[log])]
+    chosen = next(iter([*of_first, *raised, *spoken]), None)
     lines = [line for line in ends[chosen] if line.strip()][-_LINES:] if chosen else []
+    lines += [first[0]] if first else []
     if ends[script] and ends[script][-1].startswith("job ") and chosen != script:
         lines.append(ends[script][-1])  # why it was not started again
     return State(state=FAILED, detail=detail, lines=tuple(lines), log=chosen, **known)
+
+
+def _first_failure(lines: Sequence[str]) -> re.Match[str] | None:
+    """What srun says of the process that failed first, in the last attempt that the script's log tells of."""
+    ended = [number for number, line in enumerate(lines) if re.search(r"\*\*\* JOB .* CANCELLED", line)]
+    found = (re.match(r"srun: error: .*: tasks? (\d+).*", line) for line in lines[ended[-1] if ended else 0 :])
+    return next((match for match in found if match), None)
 
 
 def _raised(line: str) -> bool:
@@ -122,8 +134,8 @@ def _raised(line: str) -> bool:
 
 
 def _attempts(run: Path) -> list[dict[str, Any]]:
-    lines = []
-    for line in _tail(run / "slurm" / "attempts.jsonl"):
+    path, lines = run / "slurm" / "attempts.jsonl", []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
     return [line for line in lines if isinstance(line, dict) and {"event", "job"} <= line.keys()]

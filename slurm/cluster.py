@@ -15,6 +15,7 @@ Not root: the cluster runs jobs of its own user alone, which is all that one nee
 """
 
 import argparse
+import contextlib
 import getpass
 import os
 import pathlib
@@ -50,7 +51,6 @@ SlurmdSpoolDir={folder}/spool/%n
 SlurmdPidFile={folder}/run/slurmd-%n.pid
 SlurmdLogFile={folder}/log/slurmd-%n.log
 SlurmdParameters=config_overrides
-SlurmdTimeout={timeout}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -61,6 +61,8 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,requeue_d
 ReturnToService=2
 JobRequeue=1
 MinJobAge=3600
+# A run's folder may know jobs of an earlier cluster: no number comes twice.
+FirstJobId={job}
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 GresTypes=gpu
@@ -80,7 +82,6 @@ def main() -> None:
     parser.add_argument("what", choices=("start", "stop", "check"), help="check: whether all it needs is installed")
     parser.add_argument("--folder", type=pathlib.Path, default=_default_folder(), help="of its state and logs")
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--timeout", type=int, default=300, help="seconds after which a silent node is given up")
     parser.add_argument("--install", action="store_true", help="install the packages that are missing (root)")
     given = parser.parse_args()
     folder = given.folder.absolute()
@@ -93,7 +94,7 @@ def main() -> None:
         packages = f"apt-get install --no-install-recommends {' '.join(PACKAGES)}"
         sys.exit(f"not installed: {', '.join(missing())}. On Debian and Ubuntu, as root: {packages}")
     if given.what == "start":
-        print(f"export SLURM_CONF={start(folder, nodes=given.nodes, timeout=given.timeout)}")
+        print(f"export SLURM_CONF={start(folder, nodes=given.nodes)}")
 
 
 def missing() -> list[str]:
@@ -107,17 +108,19 @@ def install() -> None:
         sys.exit("--install: needs root, and Debian's or Ubuntu's apt-get")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
-        subprocess.run(["apt-get", *arguments], env=environment, stdout=sys.stderr, check=True)
+        done = subprocess.run(["apt-get", *arguments], env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"apt-get {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
 
 
-def start(folder: pathlib.Path, *, nodes: int = 2, timeout: int = 300) -> pathlib.Path:
+def start(folder: pathlib.Path, *, nodes: int = 2) -> pathlib.Path:
     """Starts munge, the controller and the nodes' daemons; returns the configuration, for SLURM_CONF."""
     if (folder / "run").exists():
         sys.exit(f"{folder}: a cluster runs here, or was not stopped: slurm/cluster.py stop --folder {folder}")
     for name in ("state", "run", "log", *(f"spool/{node}" for node in _names(nodes))):
         (folder / name).mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
-    configuration = _configure(folder, nodes, timeout)
+    configuration = _configure(folder, nodes)
     try:
         munge = ["--key-file=munge.key", "--socket=run/munge.socket", "--pid-file=run/munged.pid"]
         munge += ["--log-file=log/munged.log", "--seed-file=state/munge.seed"]
@@ -149,11 +152,14 @@ def stop(folder: pathlib.Path, *, keep_logs: bool = False) -> None:
         _ask(configuration, "scancel", f"--user={getpass.getuser()}")
         _wait(lambda: not _ask(configuration, "squeue", "--noheader"))
     _end([path for name in DAEMONS for path in (folder / "run").glob(f"{name}*.pid")])
+    for number in _orphans(configuration):  # jobs on a node whose daemon was killed
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
     for path in (folder / "run", folder / "state") if keep_logs else (folder,):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _configure(folder: pathlib.Path, nodes: int, timeout: int) -> pathlib.Path:
+def _configure(folder: pathlib.Path, nodes: int) -> pathlib.Path:
     control, first = _free_ports(1), _free_ports(nodes)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
@@ -161,7 +167,7 @@ def _configure(folder: pathlib.Path, nodes: int, timeout: int) -> pathlib.Path:
     path = folder / "slurm.conf"
     host = socket.gethostname().partition(".")[0]
     values = {"control": control, "first": first, "last": first + nodes - 1, "nodes": nodes, "host": host}
-    sizes = {"cpus": CPUS, "gpus": GPUS, "memory": MEMORY, "timeout": timeout}
+    sizes = {"cpus": CPUS, "gpus": GPUS, "memory": MEMORY, "job": int(time.time()) % 60_000_000 + 1}
     path.write_text(CONFIG.format(folder=folder, user=getpass.getuser(), **values, **sizes))
     (folder / "gres.conf").write_text(f"NodeName=127.0.0.[1-{nodes}] Name=gpu File={','.join(DEVICES)}\n")
     return path
@@ -217,6 +223,19 @@ def _end(files: Sequence[pathlib.Path]) -> None:
     if not _wait(lambda: not running()):
         for number in running():
             os.kill(number, signal.SIGKILL)
+
+
+def _orphans(configuration: pathlib.Path) -> list[int]:
+    """The processes that this cluster's jobs have left behind."""
+    found, ours = [], f"SLURM_CONF={configuration}".encode()
+    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # another user's, or just gone
+            variables = path.read_bytes().split(b"\0")
+            number = int(path.parent.name)
+            in_job = any(variable.startswith(b"SLURM_JOB_ID=") for variable in variables)
+            if ours in variables and (in_job or _program(number) == "slurmstepd"):
+                found.append(number)
+    return found
 
 
 def _program(number: int) -> str:

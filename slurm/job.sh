@@ -30,22 +30,38 @@ fi
 # A run that lies here goes on. It has its config from its first second, and begins anew where it has no checkpoint yet.
 [[ -e $folder/config.yaml ]] && arguments=("resume=$folder" "${changes[@]}")
 
-# Each process holds a lock. One on a node that was lost may still be at work on this run, and is waited for.
-locked='exec flock --no-fork --timeout 600 --conflict-exit-code 74 "$0$SLURM_PROCID" "$@"'
-flock --nonblock "$logs/lock" true
-(($? > 1)) && locked='exec "$@"' # a file system without locks
+# What each process does. It holds a lock: one on a node that was lost may still be at work on this run, and is waited
+# for. A stop counts as no failure, so that srun's status is that of a process that did fail, where one did.
+process='
+trap : INT USR1 TERM # Slurm sends them to the training as well
+exec 9>>"$0$SLURM_PROCID"
+flock --timeout 600 --conflict-exit-code 74 9 # others of its statuses: a file system without locks
+status=$?
+((status == 74 || status > 128)) && exit "$status"
+"$@"
+status=$?
+((status == 75)) && exit 0
+exit "$status"'
 
+log=$logs/$job-rank0.log
+before=$(stat --format=%s "$log" 2>/dev/null)
 note started
 trap 'note terminated' EXIT # by scancel, a requeue or a time-out; don't trap TERM, or this shell would live on
 srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/$job-rank%t.log" \
-  bash -c "$locked" "$logs/lock" "${python[@]}" -m experiments.train "${arguments[@]}"
+  bash -c "$process" "$logs/lock" "${python[@]}" -m experiments.train "${arguments[@]}"
 status=$?
 trap - EXIT
 
 # When a node is lost srun may say 0, so the training's own last line decides.
-if ((status == 0)) && ! tail -n 9 "$logs/$job-rank0.log" | grep -q '^finished at '; then
-  echo "job $job: ended before the training did: a node was lost, or the disk is full"
-  status=1
+if ((status == 0)); then
+  case $(tail -c "+$((before + 1))" "$log" | grep -aoE '^(finished|stopped) at ' | tail -n 1) in
+    finished*) ;;
+    stopped*) status=75 ;;
+    *)
+      echo "job $job: ended before the training did: a node was lost, or the disk is full"
+      status=1
+      ;;
+  esac
 fi
 
 case $status in

@@ -3,7 +3,10 @@
 import dataclasses
 import functools
 import io
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -140,6 +143,19 @@ def assert_same(left: Any, right: Any) -> None:
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=jax.tree_util.keystr(path))
+
+
+def on_eight_devices(script: pathlib.Path) -> None:
+    """Runs a script in a process of its own, since the number of simulated devices is fixed when JAX starts."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # it is compiling that takes the time
+        "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
+    }
+    command = [sys.executable, "-W", "error", str(script)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 # ---- a learner that counts, and a source that writes down what it is asked ----

@@ -142,7 +142,8 @@ def test_what_is_slurms_and_what_the_trainings():
         (["partition=cpu", "gpus_per_node=1"], "gpus_per_node=1: partition cpu has 0 at most"),
         (["gpus_per_node=9"], "gpus_per_node=9: partition gpu has 8 at most"),
         (["constraint=nvlnk"], "constraint=nvlnk: no node of partition gpu has it; did you mean nvlink?"),
-        (["nodes=2"], "nodes=2: a run in several processes is still to come"),
+        (["tasks_per_node=gpus"], "tasks_per_node=gpus: gpus_per_node must say how many"),
+        (["tasks_per_node=4", "cpus_per_task=17"], "cpus_per_task=17: partition gpu has 16 at most for each of 4 proc"),
         (["environment.a-b=2"], "environment=a-b: is no name of a variable"),
         (["resume=nowhere"], "nowhere: no run here"),
         (["status=nowhere"], "status=nowhere: nothing was launched here"),
@@ -176,6 +177,8 @@ def test_without_a_slurm_the_script_can_still_be_seen(start, monkeypatch: pytest
         "--signal=USR1@180",
     ):
         assert f"#SBATCH {line}\n" in shown
+    shown = start(*TINY, "nodes=2", "gpus_per_node=8", "tasks_per_node=gpus", "dry_run=true")[1]
+    assert "#SBATCH --ntasks-per-node=8\n" in shown
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -239,12 +242,10 @@ class Job:
         task = 'while [[ $1 != bash ]]; do shift; done; SLURM_PROCID=0 "$@"'
         slurm.script("srun", f"{task} >>{self.run}/slurm/$SLURM_JOB_ID-rank0.log")
 
-    def __call__(
-        self, status: int, *, checkpoint: int | None = None, job: str = "7", finished: bool | None = None
-    ) -> int:
+    def __call__(self, status: int, *, checkpoint: int | None = None, job: str = "7", last: str | None = None) -> int:
         """Runs it to the end of a training that leaves with `status`; how the script leaves."""
         save = f"mkdir -p {self.run}/checkpoints/{checkpoint:012d}" if checkpoint is not None else ""
-        say = "echo finished at 9 frames" if (status == 0 if finished is None else finished) else ""
+        say = f"echo {last or {0: 'finished at 9 frames', 75: 'stopped at 9 frames'}.get(status, 'no more')}"
         self.slurm.script("training", f'echo "training $*" >>{self.slurm.folder}/calls\n{save}\n{say}\nexit {status}')
         environment = os.environ | {"SLURM_JOB_ID": job, "SLURMD_NODENAME": "n1"}
         return subprocess.run(["bash", self.path], env=environment, check=False, stdout=subprocess.DEVNULL).returncode
@@ -300,7 +301,8 @@ def test_a_job_that_cannot_be_put_back_fails(job: Job):
 
 
 def test_an_end_without_the_trainings_last_line_is_a_failure(job: Job):
-    assert job(0, finished=False) == 1  # srun says 0 where its node was lost
+    assert job(75) == -15
+    assert job(0, last="step 9") == 1  # srun says 0 where its node was lost, and "stopped" was the attempt before
     assert job.events()[-1] == ("failed", 1, "")
 
 
@@ -488,6 +490,19 @@ def test_how_a_run_ended(runs: Runs, events: list[str], queued: str | None, stat
     assert [(s.state, s.detail) for s in runs.states()[:1]] == [(state, detail)]
 
 
+def test_of_several_processes_the_one_that_failed_first_is_heard(runs: Runs):
+    logs = runs.launch.folder / "0/slurm"
+    failed = "srun: error: n1: task 0: Exited with exit code 137"
+    before = "srun: error: n2: task 1: User defined signal 1\nslurmstepd-n1: error: *** JOB 9 ON n1 CANCELLED AT ***\n"
+    (logs / "9_0.log").write_text(f"{before}{failed}\nsrun: error: n2: task 1: Aborted\n")
+    (logs / "9_0-rank0.log").write_text("step\nKilled\n")
+    (logs / "9_0-rank1.log").write_text("Traceback (most recent call last):\nConnection reset by peer\n")
+    runs.event(0, "failed", status=137)
+    [state, *_] = runs.states()
+    assert state.lines == ("step", "Killed", failed)
+    assert state.log == logs / "9_0-rank0.log"
+
+
 def test_an_old_jobs_end_is_not_the_new_jobs(runs: Runs):
     runs.event(0, "failed", status=1)
     runs.event(1, "started", job="10_1")  # before its submission is written down
@@ -529,6 +544,23 @@ def test_only_what_failed_or_is_missing_is_submitted_again(runs: Runs, start):
     runs.queue("9|0|9|RUNNING|None|0|", "12|2|13|PENDING|None|0|", "12|3|14|PENDING|None|0|")
     assert "nothing to submit again" in start("retry=sweep")[1]
     assert len(runs.slurm.calls("sbatch")) == 1
+
+
+def test_settings_typed_beside_a_retry_join_those_of_the_launch(runs: Runs, start):
+    settings = jobs.Settings(nodes=1, time="2:00:00", account="ours", environment={"A": "1", "B": "2"})
+    jobs.prepare(dataclasses.replace(runs.launch, settings=settings), "")
+    assert start("retry=sweep", "time=2:00")[2].startswith("time=2:00: must be more than stop_seconds=180")
+    assert start("retry=sweep", "environment.B=3", "stop_seconds=60")[0] == 0
+    text = (runs.launch.folder / "slurm/job.sh").read_text()
+    for line in ("#SBATCH --signal=USR1@60", "#SBATCH --time=2:00:00", "#SBATCH --account=ours"):
+        assert f"\n{line}\n" in text
+    assert "export A=1\nexport B=3\n" in text
+    for number in range(4):
+        (runs.launch.folder / str(number) / "slurm/attempts.jsonl").unlink()
+    assert start("retry=sweep", "cluster=mini")[0] == 2  # no partition main
+    assert start("retry=sweep", "cluster=mini", "partition=gpu")[0] == 0
+    text = (runs.launch.folder / "slurm/job.sh").read_text()
+    assert "#SBATCH --signal=USR1@30\n" in text and "account" not in text and "export A" not in text
 
 
 def test_a_run_of_a_sweep_is_answered_with_its_sweep(runs: Runs, start):

@@ -37,6 +37,7 @@ def test_losses_by_hand(loss, discriminator, generator):
 
 @pytest.mark.parametrize("constant", [0.0, -7.5])
 def test_a_constant_discriminator_gives_ln_2(constant):
+    """Pitfall 14."""
     logit = jnp.full(5, constant)
     for player in (RELATIVISTIC.discriminator, RELATIVISTIC.generator):
         np.testing.assert_allclose(player(logit, logit), math.log(2), rtol=1e-6)
@@ -65,6 +66,7 @@ def pictures(batch, seed=0):
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_a_linear_discriminator_has_the_norm_of_its_weights(batch):
+    """Pitfall 14."""
     real, fake = pictures(batch), pictures(batch, 1)
     critic = functools.partial(linear, WEIGHT)
     for penalty, wanted in [
@@ -153,6 +155,7 @@ def test_value_and_gradient_are_those_of_differentiating_a_gradient(curve, batch
 
 
 def test_a_penalty_is_each_images_own():
+    """Pitfall 14."""
     critic = functools.partial(convolutional, convolutional_params())
     images = pictures(6)
     penalty = jax.jit(lambda x: PENALTY(critic, x, lambda s: s))

@@ -12,6 +12,7 @@ from generative import averaging, descent
 
 @pytest.mark.parametrize("std, gamma", [(0.05, 16.972), (0.10, 6.937)])
 def test_the_power_functions_exponent(std, gamma):
+    """Pitfall 13."""
     assert averaging.Power(std=std).gamma == pytest.approx(gamma, abs=5e-4)
 
 
@@ -47,6 +48,7 @@ def test_a_ramp_shortens_early_lives():
 
 @pytest.mark.parametrize("average", [averaging.HalfLife(), averaging.HalfLife(ramp=None), averaging.Power()])
 def test_the_first_update_copies(average):
+    """Pitfall 13."""
     old, new = {"w": jnp.array([5.0])}, {"w": jnp.array([-3.0])}
     np.testing.assert_array_equal(averaging.update(average, old, new, jnp.float32(64), 64)["w"], new["w"])
 

@@ -154,6 +154,8 @@ def test_it_learns_and_its_average_is_judged(tmp_path: pathlib.Path):
 
 @pytest.mark.parametrize("dispatch", [1, 2])
 def test_a_restart_changes_no_bit(tmp_path: pathlib.Path, dispatch: int):
+    """Pitfall 18."""
+
     def train(folder: pathlib.Path, images: int):
         source = stream(dispatch=dispatch, flip=True)
         try:

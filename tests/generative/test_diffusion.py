@@ -3,10 +3,7 @@
 import dataclasses
 import functools
 import math
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +16,8 @@ from core import data, datasets, network, optim, types
 from generative import averaging, diffusion, noise, pixels, preconditioning, probability_flow, samplers
 from generative.networks import blocks
 from tests import runs
+
+pytestmark = pytest.mark.usefixtures("cached")
 
 IMAGE, CLASSES = (4, 4, 2), 3
 ADAM = optim.optimizer(rule=optax.adam, learning_rate=3e-3)
@@ -133,7 +132,7 @@ def test_exact_denoisers_draw_their_gaussian(preset):
 
 @pytest.mark.parametrize("mean, std", [(0.5, 0.3), (-1.0, 2.0)])
 def test_the_flow_of_a_gaussian(mean, std):
-    """With t from noise to image: u = m + (t s² - (1-t)) / ((1-t)² + t² s²) (x - t m)."""
+    """Pitfall 11: with t from noise to image: u = m + (t s² - (1-t)) / ((1-t)² + t² s²) (x - t m)."""
     model = Exact(image=None, classes=0, rngs=None, prediction=preconditioning.velocity, mean=mean, std=std)
     t, x = jnp.array([0.1, 0.5, 0.8]), jnp.array([-0.7, 0.2, 1.1]).reshape(3, 1, 1, 1)
     level = noise.Level(t, 1 - t)
@@ -147,7 +146,7 @@ def test_the_flow_of_a_gaussian(mean, std):
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
 @pytest.mark.parametrize("preset", ["flow", "edm", "ddpm"])
 def test_the_odes_likelihood_is_the_gaussians(preset, trace, method, steps):
-    """Hutchinson's trace is exact here: the Jacobian is a multiple of the identity."""
+    """Pitfall 11: Hutchinson's trace is exact here: the Jacobian is a multiple of the identity."""
     model = exact(**PRESETS[preset])
     view = {"params": model.network.init(jax.random.key(0))}
     x = 0.25 + 0.5 * jax.random.normal(jax.random.key(1), (3, *IMAGE))
@@ -180,7 +179,7 @@ def test_hutchinsons_trace_is_unbiased():
 
 
 def test_bits_a_dimension():
-    """The offset of data in [-1, 1] is +7, and a uniform model of 256 levels has 8."""
+    """Pitfall 11: the offset of data in [-1, 1] is +7, and a uniform model of 256 levels has 8."""
     assert probability_flow.bits_per_dimension(jnp.float32(0), 784) == 7
     assert probability_flow.bits_per_dimension(jnp.float32(784 * math.log(0.5)), 784) == pytest.approx(8)
     levels = jnp.repeat(jnp.arange(256, dtype=jnp.uint8), 100).reshape(256, 10, 10, 1)
@@ -221,9 +220,15 @@ def test_a_network_that_says_nothing_is_judged_by_hand(preset):
 
 
 def test_guidance_of_one_is_the_conditional_model_to_the_bit():
-    """Against the network asked by hand with the label, in DDIM's formula."""
+    """Pitfall 12: against the network asked by hand with the label."""
     model, label = learner(), np.array([0, 2, 1])
     view = random_view(model)
+    x, level = jax.random.normal(jax.random.key(0), (3, *IMAGE)), noise.Level(jnp.full(3, 0.6), jnp.full(3, 0.8))
+    skip, out, into = (part[:, None, None, None] for part in model.prediction(level))
+    said = model.network.bind(view["params"])(into * x, noise.log_ratio(level) / 4, label)
+    denoise = model._denoiser(view, jnp.asarray(label), guidance=1.0)
+    np.testing.assert_array_equal(denoise(x, noise.Level(jnp.float32(0.6), jnp.float32(0.8))), skip * x + out * said)
+
     plain = draw(model, view, [1, 2, 3], label, guidance=1.0)
     never = learner(label_dropout=0.0)  # a model that has no unconditional part takes the same way
     np.testing.assert_array_equal(draw(never, view, [1, 2, 3], label), plain)
@@ -233,6 +238,7 @@ def test_guidance_of_one_is_the_conditional_model_to_the_bit():
 
 
 def test_guidance_moves_every_channel_away_from_the_unconditional_model():
+    """Pitfall 12."""
     model, view = learner(), random_view(learner())
     x, level = jax.random.normal(jax.random.key(0), (3, *IMAGE)), noise.Level(jnp.float32(0.6), jnp.float32(0.8))
     label, none = jnp.array([0, 2, 1]), jnp.full(3, CLASSES)
@@ -243,7 +249,7 @@ def test_guidance_moves_every_channel_away_from_the_unconditional_model():
 
 
 def test_labels_are_hidden_in_training_only():
-    """At a dropout of nearly 1 the loss is the unconditional one; samples have their label all the same."""
+    """Pitfall 12: at a dropout of nearly 1 the loss is the unconditional one; samples have their label all the same."""
     model, images = learner(label_dropout=0.999999), batch()
     params, key = random_view(model)["params"], jax.random.key(0)
     bare = dataclasses.replace(images, label=np.full(8, CLASSES, np.int32))
@@ -289,6 +295,7 @@ def test_any_sampler_on_any_model(rule, preset):
 
 
 def test_a_sample_depends_on_its_own_seed_and_label_alone():
+    """Pitfall 15."""
     model, view = learner(sampler=samplers.Sampler(rule=samplers.Ancestral(), steps=4)), random_view(learner())
     both = draw(model, view, [5, 9, 7], [0, 1, 2])
     np.testing.assert_array_equal(draw(model, view, [1, 9, 2], [2, 1, 2])[1], both[1])
@@ -388,6 +395,7 @@ def test_it_learns(preset):
 
 @pytest.mark.parametrize("dispatch", [1, 2])
 def test_going_on_is_the_same_as_never_stopping(tmp_path: pathlib.Path, dispatch: int):
+    """Pitfall 18."""
     images = batch(40, image=(4, 4, 1))
     np.savez(tmp_path / "images.npz", image=images.image, label=images.label)
 
@@ -419,18 +427,5 @@ def test_refuses_what_cannot_work():
 
 
 def test_one_device_equals_eight():
-    """In a process of its own, since the number of simulated devices is fixed when JAX starts."""
-    script = pathlib.Path(__file__).with_name("eight_devices_diffusion.py")
-    result = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "PYTHONPATH": str(script.parents[2]),
-        },
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    """Pitfalls 15 and 17."""
+    runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices_diffusion.py"))

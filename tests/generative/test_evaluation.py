@@ -100,6 +100,7 @@ KEY = jax.random.key(0)
 
 
 def test_an_image_depends_on_its_own_seed_and_label_not_on_the_batch():
+    """Pitfall 15."""
     learner, seeds, label = Uniform(classes=2), np.array([5, 900, 7, 2**32 - 1, 5]), np.array([0, 1, 1, 0, 1])
     whole = drawing.draw(learner, VIEW, seeds, label=label)
     assert whole.shape == (5, *SHAPE) and whole.dtype == np.uint8
@@ -220,9 +221,21 @@ def test_a_recall_that_dies_is_told_once_and_not_before_the_model_has_learned():
     evaluator(Uniform(), dead, KEY)
 
 
+@dataclasses.dataclass(frozen=True)
+class Walker(Uniform):
+    """Knows samplers of up to 10."""
+
+    def path(self, sampler: int) -> None:
+        if sampler > 10:
+            raise ValueError(f"steps={sampler}: at most 10")
+
+
 @pytest.mark.parametrize(
     ("evaluator", "learner", "message"),
     [
+        (evaluation.Samples(sampler=11), Walker(), "steps=11: at most 10"),
+        (dataclasses.replace(QUALITY, sampler=11), Walker(), "steps=11: at most 10"),
+        (evaluation.Samples(sampler=3), Uniform(), "sampler=3: Uniform draws in one step and takes none; leave it out"),
         (evaluation.Samples(), Blind(), "Blind has no `sample`.*evaluators.samples=null"),
         (evaluation.HeldOut(data=Noise()), Blind(), "Blind has no `judge`.*evaluators.held_out=null"),
         (QUALITY, Blind(), "Blind has no `sample`.*evaluators.quality=null"),

@@ -48,6 +48,7 @@ def test_batches_and_their_filling_change_nothing(tmp_path: pathlib.Path):
 
 
 def test_what_cannot_be_seen_is_refused_with_a_remedy(tmp_path: pathlib.Path):
+    """Pitfall 16."""
     judge, _, _ = published(tmp_path / "a.npz")
     refusal = r"features=a \([0-9a-f]{8}\): sees images of \(12, 14, 1\), these are \(8, 8, 3\); train"
     with pytest.raises(ValueError, match=refusal):

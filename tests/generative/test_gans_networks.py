@@ -95,6 +95,7 @@ def live(player):
 
 @pairs
 def test_nothing_couples_the_images_of_a_batch(pair):
+    """Pitfall 14."""
     generator, discriminator = players(pair)
     (drawn, module), (judged, _) = live(generator), live(discriminator)
     z = jax.random.normal(jax.random.key(2), (4, module.latent))

@@ -14,6 +14,7 @@ CHAINS = {"linear": noise.linear_betas, "cosine": noise.cosine_betas}
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("timesteps", [50, 1000])
 def test_a_chain_begins_at_the_image_and_ends_in_noise(name, timesteps):
+    """Pitfall 6."""
     betas = CHAINS[name](timesteps)
     assert betas.shape == (timesteps,) and betas.min() > 0 and betas.max() <= 0.999
     path = noise.Chain(timesteps=timesteps, betas=CHAINS[name]).path(timesteps)
@@ -34,7 +35,7 @@ def test_chains_are_the_papers():
 
 @pytest.mark.parametrize("steps", [1, 13, 1000])
 def test_each_step_ends_where_the_next_begins(steps):
-    """From the last timestep down to the first, none twice; what a step ends at is the next one's beginning."""
+    """Pitfall 7: from the last timestep down to the first, none twice; a step ends where the next one begins."""
     chain = noise.Chain(timesteps=1000)
     whole, path = chain.path(1000), chain.path(steps)
     assert path.sigma.shape == (steps + 1,)

@@ -53,7 +53,7 @@ def test_a_denoiser_is_the_same_along_every_curve(name, ratio):
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_edms_weight_undoes_its_output_scale(ratio):
-    """λ(σ) c_out² = 1, with λ in the paper's own words; input and target have variance 1."""
+    """Pitfall 9: λ(σ) c_out² = 1, with λ in the paper's own words; input and target have variance 1."""
     data, level = 0.5, noise.Level(np.float32(1), np.float32(ratio))
     c = preconditioning.EDM(data=data)(level)
     weight = (ratio**2 + data**2) / (ratio * data) ** 2
@@ -66,7 +66,7 @@ def test_edms_weight_undoes_its_output_scale(ratio):
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_a_network_that_says_nothing_costs_one_a_pixel(ratio):
-    """EDM with F = 0 on data of variance data²: the expected weighted loss is 1 at every σ."""
+    """Pitfall 9: EDM with F = 0 on data of variance data²: the expected weighted loss is 1 at every σ."""
     data, count = 0.5, 200_000
     a, e = (jax.random.normal(jax.random.key(seed), (count,)) for seed in (0, 1))
     level = noise.Level(jnp.float32(1), jnp.float32(ratio))
@@ -78,7 +78,7 @@ def test_a_network_that_says_nothing_costs_one_a_pixel(ratio):
 
 @pytest.mark.parametrize("alpha2", [0.999, 0.5, 0.01])
 def test_errors_of_all_predictions_are_one_error(alpha2):
-    """‖Δε‖² = SNR ‖Δx₀‖² = ᾱ ‖Δv‖²."""
+    """Pitfall 10: ‖Δε‖² = SNR ‖Δx₀‖² = ᾱ ‖Δv‖²."""
     level = noise.Level(np.float32(np.sqrt(alpha2)), np.float32(np.sqrt(1 - alpha2)))
     x, image = jnp.array([0.2, -1.1, 0.7]), jnp.array([0.1, -0.5, 0.9])
     off = image + jnp.array([0.03, -0.05, 0.11])

@@ -66,6 +66,7 @@ def final_variance(rule: samplers.Rule, grid: noise.Path, steps: int) -> float:
     ids=["linear 50", "cosine 50", "linear 1000", "cosine 1000"],
 )
 def test_ddpms_chain_ends_with_the_known_variances(betas, steps, small, large):
+    """Pitfall 6."""
     chain = noise.Chain(timesteps=steps, betas=betas)
     digits = 3 if steps == 50 else 4
     for variance, expected in (("small", small), ("large", large)):
@@ -77,12 +78,13 @@ def test_ddpms_chain_ends_with_the_known_variances(betas, steps, small, large):
     "steps, heun, euler", [(18, 0.5276, 0.4230), (40, 0.5049, 0.4649), (80, 0.5011, 0.4823), (160, 0.5003, 0.4911)]
 )
 def test_edms_orders(steps, heun, euler):
+    """Pitfall 8."""
     assert np.sqrt(final_variance(samplers.Heun(), noise.Karras(), steps)) == pytest.approx(heun, abs=6e-5)
     assert np.sqrt(final_variance(samplers.Euler(), noise.Karras(), steps)) == pytest.approx(euler, abs=6e-5)
 
 
 def test_posterior_variances_are_ddpms():
-    """β̃ = (1 - ᾱ before) / (1 - ᾱ) β, which is 0 in the last step, and β."""
+    """Pitfall 6: β̃ = (1 - ᾱ before) / (1 - ᾱ) β, which is 0 in the last step, and β."""
     betas = noise.linear_betas(10)
     kept = np.cumprod(1 - betas)
     path = noise.Chain(timesteps=10).path(10)
@@ -132,6 +134,7 @@ def test_one_step_gives_the_mean_of_all_images():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_an_image_depends_on_its_own_seed_alone(rule):
+    """Pitfall 15."""
     of = lambda *seeds: np.asarray(run(RULES[rule], seeds=seeds))
     both = of(5, 9, 7)
     np.testing.assert_array_equal(of(1, 9, 2)[1], both[1])

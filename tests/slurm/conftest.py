@@ -32,6 +32,7 @@ class Cluster:
             "SLURM_CONF": str(configuration),
             "XDG_CACHE_HOME": str(programs),  # of compiled programs
             "PYTHONPATH": str(ROOT),
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
         }
 
     def ask(self, *command: str) -> str:
@@ -100,6 +101,17 @@ class Run:
         return [json.loads(line)["step"] for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
 
     @property
+    def mirrored(self) -> list[int]:
+        """Of the rows that W&B has, attempt by attempt."""
+        found = []
+        for log in sorted(self.folder.glob("wandb/offline-run-*/*.wandb")):
+            command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
+            shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+            rows = [json.loads(line)["history"] for line in shown.splitlines() if '"type":"history"' in line]
+            found += [int(row["item"]["_step"]) for row in rows]
+        return found
+
+    @property
     def said(self) -> str:
         """All that its jobs and processes have written."""
         return "\n".join(path.read_text() for path in sorted((self.folder / "slurm").glob("*.log")))
@@ -107,8 +119,9 @@ class Run:
     def wait(self, done: Callable[[], Any]) -> None:
         limit = time.monotonic() + PATIENCE
         while not done():
-            state = self.cluster.ask("squeue", "--states=all")
-            assert time.monotonic() < limit, f"{self.events}\n{state}\n{self.said}"
+            if time.monotonic() > limit:
+                queue = self.cluster.ask("squeue", "--states=all")
+                pytest.fail(f"not within {PATIENCE:g} s: {self.events}\n{queue}\n{self.said}")
             time.sleep(0.1)
 
     def wait_until_it_saves(self, after: int = 0) -> None:
@@ -144,7 +157,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     # Not pytest's own folder: a socket's path has 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="slurm-") as parent:
         folder = ["--folder", f"{parent}/cluster"]
-        command = [sys.executable, SCRIPT, "start", *folder, "--timeout=10"]
+        command = [sys.executable, SCRIPT, "start", *folder]
         started = subprocess.run(command, capture_output=True, text=True, check=False)
         assert started.returncode == 0, started.stderr
         try:
