@@ -27,7 +27,8 @@ def explain(error: errors.CompactHydraException, overrides: Sequence[str], *, co
     if found := re.search(r"Could not override '(.+?)'", str(error)):
         config = _compose_what_fits(overrides, conf=conf, name=name)
         keys = [key for key in _keys(config) if key.startswith("hydra") == found[1].startswith("hydra")]
-        return _no_such_key(found[1], [*_choices(config), *keys])
+        # A group of other commands is none of this one's.
+        return _no_such_key(found[1], [name for name in (*_choices(config), *keys) if name != found[1]])
     cause = f": {error.__cause__}" if error.__cause__ else ""
     return (str(error).split("\nConfig search path:")[0] + cause).strip()
 

@@ -82,6 +82,7 @@ def test_a_film_goes_to_the_folder_and_to_wandb(evaluate, atari: Path):
         ("which=last", "which=last: should be 'latest' or 'best'"),
         ("video=true", "video=true: only Atari games can be filmed"),
         ("episode=3", "episode: no such key; did you mean episodes?"),
+        ("tracker=none", "tracker: no such key; the config has"),
     ],
 )
 def test_a_mistake_is_told(evaluate, cartpole: Path, capsys, typed: str, told: str):
