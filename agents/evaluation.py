@@ -117,8 +117,6 @@ def evaluate(
 
 def _joined(scores: Scores, episodes: int) -> Scores:
     """The first `episodes` of all processes' games; `scores` are this one's."""
-    if not distributed.several():
-        return scores
     names = ("returns", "frames", "truncated")
     parts = distributed.gather({name: getattr(scores, name).tolist() for name in names})
     rows = {name: np.concatenate([part[name] for part in parts])[:episodes] for name in names}

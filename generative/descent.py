@@ -57,21 +57,25 @@ def descend(
         opt_state=state.opt_state,
         healthy=state.diverged < 0,
     )
-    step = state.step + 1
-    seen = step.astype(jnp.float32) * images
+    state = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        diverged=jnp.where(healthy | (state.diverged >= 0), state.diverged, state.step),
+    )
+    state = dataclasses.replace(state, ema_params=averaged(state, params, averages, images=images))
+    return state, {"loss/total": value, "grad/norm": norm, **metrics}
+
+
+def averaged(state: State, params: types.Params, averages: Averages, *, images: int) -> dict[str, types.Params]:
+    """The averages as `params` enter, after `state.step` steps of so many `images`; once a loss diverged none do."""
+    seen = state.step.astype(jnp.float32) * images
     moved = {
         name: averaging.update(average, state.ema_params[name], params, seen, images)
         for name, average in averages.items()
     }
-    state = dataclasses.replace(
-        state,
-        step=step,
-        params=params,
-        opt_state=opt_state,
-        diverged=jnp.where(healthy | (state.diverged >= 0), state.diverged, state.step),
-        ema_params=jax.tree.map(lambda new, old: jnp.where(healthy, new, old), moved, state.ema_params),
-    )
-    return state, {"loss/total": value, "grad/norm": norm, **metrics}
+    return jax.tree.map(lambda new, old: jnp.where(state.diverged < 0, new, old), moved, state.ema_params)
 
 
 def chosen(state: State, averages: Averages) -> dict[str, types.Params]:

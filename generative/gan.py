@@ -15,7 +15,7 @@ import optax
 
 from core import network as network_
 from core import optim, types
-from generative import adversarial, averaging, descent, pixels
+from generative import adversarial, descent, pixels
 
 Params = dict[str, types.Params]  # by player
 
@@ -121,11 +121,10 @@ class GAN:
         state, judged = jax.lax.scan(discriminate, state, (batch, jnp.stack(keys)))
         last = jax.tree.map(lambda leaf: leaf[-1], batch)
         state, metrics = self._update(state, "generator", self.generator_loss, last, generator_key, progress)
-        step = state.step + 1
-        return (
-            dataclasses.replace(state, step=step, ema_params=self._averaged(state, step.astype(jnp.float32), images)),
-            jax.tree.map(lambda values: jnp.mean(values, axis=0), judged) | metrics,
-        )
+        state = dataclasses.replace(state, step=state.step + 1)
+        averages = descent.averaged(state, state.params["generator"], self.averages, images=images)
+        judged = jax.tree.map(lambda values: jnp.mean(values, axis=0), judged)
+        return dataclasses.replace(state, ema_params=averages), judged | metrics
 
     def absorb(self, state: descent.State, batch: types.Images) -> descent.State:
         return dataclasses.replace(state, step=state.step + 1)
@@ -176,14 +175,6 @@ class GAN:
             diverged=jnp.where(healthy | (state.diverged >= 0), state.diverged, state.step),
         )
         return state, metrics | {f"grad/{player}": norm}
-
-    def _averaged(self, state: descent.State, steps: jax.Array, images: int) -> dict[str, types.Params]:
-        """The averages after `steps` [] float32 steps of so many `images`; nothing enters them once a loss diverged."""
-        moved = {
-            name: averaging.update(average, state.ema_params[name], state.params["generator"], steps * images, images)
-            for name, average in self.averages.items()
-        }
-        return jax.tree.map(lambda new, old: jnp.where(state.diverged < 0, new, old), moved, state.ema_params)
 
     def _generate(self, params: types.Params, key: jax.Array, label: jax.Array) -> jax.Array:
         generator = self._player("generator").bind(params)

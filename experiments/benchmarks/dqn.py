@@ -146,7 +146,7 @@ def _rows(values: Values) -> list[results.Row]:
 
 
 def _targets(values: Values) -> list[results.Target]:
-    """The limits of issue 6, section 6."""
+    """What the figures must reach."""
     target, ratios = results.Target, results.ratios
     end_to_end = ratios([1 / speed for speed in values["jaxcade"]], values["sum of parts"])
     update = {batch: ratios(values[f"scan {batch}"], values[f"plain single {batch}"]) for batch in BATCHES}

@@ -111,7 +111,7 @@ def _parameters(name: str, who: str, facts: Mapping[str, Any]) -> results.Row:
 
 
 def _targets(values: Values) -> list[results.Target]:
-    """The limits of issue 7, section 6, where a peer was measured."""
+    """Each form's limits, where its peer was measured."""
     targets = []
     for (name, part, who), speeds in values.items():
         form, peer = MODELS[name].forms.get(who), values.get((name, part, _peer(name)))
