@@ -128,14 +128,19 @@ class DuelingHead(nnx.Module):
 class _Hidden(nnx.Module):
     def __init__(self, inward: int, hidden: int, outward: int, *, rngs: nnx.Rngs):
         self.hidden = nnx.Linear(inward, hidden, rngs=rngs)
-        self.out = nnx.Linear(hidden, outward, rngs=rngs)
+        self.out = _values(hidden, outward, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.out(nnx.relu(self.hidden(x)))
 
 
 def _stream(inward: int, hidden: int | None, outward: int, *, rngs: nnx.Rngs) -> nnx.Module:
-    return nnx.Linear(inward, outward, rngs=rngs) if hidden is None else _Hidden(inward, hidden, outward, rngs=rngs)
+    return _values(inward, outward, rngs=rngs) if hidden is None else _Hidden(inward, hidden, outward, rngs=rngs)
+
+
+def _values(inward: int, outward: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """Float32 whatever the rest computes in: TD errors are small differences of large values."""
+    return nnx.Linear(inward, outward, dtype=jnp.float32, rngs=rngs)
 
 
 def _conv(*sizes: Any, rngs: nnx.Rngs, **options: Any) -> nnx.Conv:

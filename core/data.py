@@ -81,6 +81,7 @@ class Stream:
         batches: int | None = None,
         dispatch: int = 1,
         flip: bool = False,  # mirrors half of the images, drawn anew in each epoch
+        shift: int = 0,  # moves them by up to so many pixels along both sides, likewise; edges are repeated
         seed: int,
     ):
         processes = jax.process_count()
@@ -90,6 +91,8 @@ class Stream:
         if batch > count:
             raise ValueError(f"batch={batch}: more than the {count} images to train on; take at most {count}")
         height, width, channels = self._data.image.shape[1:]
+        if not 0 <= shift < min(height, width):
+            raise ValueError(f"shift={shift}: must be at least 0 and less than the images' {min(height, width)} pixels")
         shape = Shape(
             image=(height, width, channels),
             classes=self._data.classes,
@@ -99,10 +102,10 @@ class Stream:
         )
         self.sizes, self.spec, self.unit = shape.sizes, shape.spec, shape.unit
         self.data_axis, self.dispatch, self.examples_per_step = shape.data_axis, dispatch, shape.examples_per_step
-        self._shape, self._recipe, self._flip = shape, data, flip
+        self._shape, self._recipe, self._flip, self._shift = shape, data, flip, shift
         share = batch // processes
         self._mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-        self._epoch = functools.lru_cache(maxsize=2)(functools.partial(_epoch, seed, count))
+        self._epoch = functools.lru_cache(maxsize=2)(functools.partial(_epoch, seed, count, shift))
         self._worker = worker.Worker("reader of images")
         self._started: deque[int] = deque()
         self._made: dict[int, concurrent.futures.Future[types.Images]] = {}
@@ -115,7 +118,13 @@ class Stream:
         data = {"recipe": type(self._recipe).__name__, **vars(self._recipe)}
         if self._data.provenance:
             data["provenance"] = self._data.provenance
-        return {"data": _plain(data), "images": len(self._data.image), **shape, "flip": self._flip}
+        return {
+            "data": _plain(data),
+            "images": len(self._data.image),
+            **shape,
+            "flip": self._flip,
+            "shift": self._shift,
+        }
 
     def attach(self, learner: Any) -> None:
         """Nothing here depends on who learns."""
@@ -159,22 +168,31 @@ class Stream:
         # [updates, B] places on the line of epochs, of which this process takes its columns
         places = np.arange(step * total, (step + 1) * total).reshape(-1, self._shape.batch)[:, self._mine].ravel()
         epochs, offsets = np.divmod(places, count)
-        rows, mirrored = np.empty_like(places), np.empty(len(places), bool)
+        rows, mirrored, moved = np.empty_like(places), np.empty(len(places), bool), np.empty((len(places), 2), np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            order, mirror = self._epoch(int(epoch))
-            rows[here], mirrored[here] = order[offsets[here]], mirror[offsets[here]]
+            for one_batch, whole_epoch in zip((rows, mirrored, moved), self._epoch(int(epoch)), strict=True):
+                one_batch[here] = whole_epoch[offsets[here]]
         image, label = self._data.image[rows], self._data.label[rows]
         if self._flip:
             image[mirrored] = image[mirrored, :, ::-1]
+        if self._shift:
+            image = _shifted(image, moved)
         lead = tuple(n for n in (self.dispatch if self.dispatch > 1 else None, self._shape.batches) if n is not None)
         return types.Images(image=image.reshape(*lead, -1, *self._shape.image), label=label.reshape(*lead, -1))
 
 
-def _epoch(seed: int, count: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order of an epoch's images, int64 [N], and which of them, by place, are mirrored, bool [N]."""
+def _epoch(seed: int, count: int, shift: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The order of an epoch's images, int64 [N]; by place, which are mirrored, bool [N], and moved, int64 [N, 2]."""
     generator = np.random.default_rng((seed, epoch))
-    return generator.permutation(count), generator.random(count) < 0.5
+    order, mirrored = generator.permutation(count), generator.random(count) < 0.5
+    return order, mirrored, generator.integers(-shift, shift, (count, 2), endpoint=True)
+
+
+def _shifted(image: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Images [N, H, W, C], each moved by its own pixels [N, 2] down and to the right."""
+    down, right = (np.clip(np.arange(side) - by[:, [axis]], 0, side - 1) for axis, side in enumerate(image.shape[1:3]))
+    return image[np.arange(len(image))[:, None, None], down[:, :, None], right[:, None, :]]
 
 
 def _check(processes: int, seed: int, **counts: int | None) -> None:

@@ -187,11 +187,14 @@ def _current(config: DictConfig) -> Iterator[None]:
         instance.cfg = before
 
 
+def command() -> str:
+    """What was typed, where Hydra was asked for it."""
+    settings = hydra_config.HydraConfig.get()
+    return f"python -m experiments.{settings.job.name} {' '.join(settings.overrides.task)}"
+
+
 def _commands(path: Path) -> str:
     """The comments that open the file, and one more: the command that runs now."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     before = "".join(line for line in lines if line.startswith("# "))
-    if not hydra_config.HydraConfig.initialized():
-        return before
-    settings = hydra_config.HydraConfig.get()
-    return f"{before}# python -m experiments.{settings.job.name} {' '.join(settings.overrides.task)}\n"
+    return f"{before}# {command()}\n" if hydra_config.HydraConfig.initialized() else before

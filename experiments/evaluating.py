@@ -37,14 +37,13 @@ def task(settings: config.Config, _: Path) -> None:
     family = playing if runs.is_agent(run.learner) else viewing
     names = {field.name for field in dataclasses.fields(family.Wanted)}
     for key in own.keys() - names:
-        raise build.ConfigError(key, f"={own[key]}: no setting of this kind of model; {build.nearest(key, names)}")
+        value = "" if isinstance(own[key], Mapping) else f"={own[key]}"
+        raise build.ConfigError(key, f"{value}: no setting of this kind of model; {build.nearest(key, names)}")
     found = family.judge(run, build.objects(own | {"_target_": f"{family.__name__}.Wanted"}), seed=wanted.seed)
     print(f"{run.folder} after {run.examples:,} {run.unit} ({wanted.which} checkpoint), on {platform.cpu()}")
     print(found.text)
-    typed = [f"{key}={value}" for key, value in {**dataclasses.asdict(wanted), **own}.items()]
-    command = f"python -m experiments.evaluate {' '.join(typed)}"
-    print(f"written: {save(run, command, found.content)}")
-    _track(run, command, found)
+    print(f"written: {save(run, config.command(), found.content)}")
+    _track(run, config.command(), found)
 
 
 def save(run: runs.Trained, command: str, content: Mapping[str, Any]) -> Path:

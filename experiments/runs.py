@@ -43,6 +43,29 @@ class Trained:
         """How many classes it can be asked for; 0 where it takes no label."""
         return drawing.classes(self.learner)
 
+    def sampler(self, **typed: Any) -> Any:
+        """The model's own sampler with what was typed (`sampler`, `steps`, `guidance`; None: nothing) in its place.
+
+        None for a model that has none. Raises build.ConfigError where they do not fit.
+        """
+        own = getattr(self.learner, "sampler", None)
+        typed = {name: value for name, value in typed.items() if value is not None}
+        if own is None:
+            for name in typed:
+                raise build.ConfigError(name, f": {self.folder} has no sampler to choose; only diffusion models have")
+            return None
+        sampler = typed.pop("sampler", own)
+        for name, value in typed.items():
+            if not hasattr(sampler, name):
+                raise build.ConfigError(name, f"={value}: {type(sampler).__name__} has no such setting")
+        try:
+            sampler = dataclasses.replace(sampler, **typed)
+            drawing.check_sampler(self.learner, sampler)
+            return sampler
+        except ValueError as error:
+            key, _, problem = str(error).partition("=")
+            raise build.ConfigError(key, f"={problem}") from error
+
     def sample(
         self,
         count: int,
@@ -50,10 +73,14 @@ class Trained:
         seed: int = 0,
         label: np.ndarray | None = None,
         sampler: Any = None,
+        known: tuple[np.ndarray, np.ndarray] | None = None,
         batch: int = 250,
         progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Images uint8 [count, H, W, C] from a model of images; the i-th is drawn from `seed` + i alone."""
+        """Images uint8 [count, H, W, C] from a model of images; the i-th is drawn from `seed` + i alone.
+
+        `known`: images, and where to draw their pixels anew, bool [count, H, W] (diffusion).
+        """
         return drawing.draw(
             self.learner,
             self.view,
@@ -61,6 +88,7 @@ class Trained:
             label=label,
             batch=batch,
             sampler=sampler,
+            known=known,
             progress=progress,
         )
 

@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,6 @@ import numpy as np
 
 from core import media, platform, progress
 from experiments import build, config, runs
-from generative import drawing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Wanted:
     count: int = 64
     out: str = "samples.npz"
     label: int | None = None
+    inpaint: str | None = None
     sampler: Any = None
     steps: int | None = None
     guidance: float | None = None
@@ -46,16 +48,18 @@ def task(settings: config.Config, _: Path) -> None:
     wanted: Wanted = build.objects({**settings, "_target_": f"{__name__}.Wanted"})
     run = runs.load(wanted.run, wanted.which)
     platform.cache()
-    sampler = chosen_sampler(run, wanted)
+    sampler = run.sampler(sampler=wanted.sampler, steps=wanted.steps, guidance=wanted.guidance)
     labels = chosen_labels(run, wanted)
     if not hasattr(run.learner, "sample"):
         raise build.ConfigError("run", f"={run.folder}: draws no images; {type(run.learner).__name__} is its learner")
+    known = known_pixels(run, wanted)
     with progress.Progress(wanted.count, "images") as bar:
         images = run.sample(
             wanted.count,
             seed=wanted.seed,
             label=labels,
             sampler=watched(sampler, bar, wanted),
+            known=known,
             batch=wanted.batch,
             progress=lambda done: bar.update(done, {}),
         )
@@ -66,6 +70,7 @@ def task(settings: config.Config, _: Path) -> None:
         "checkpoint": run.checkpoint.name,
         run.unit: run.examples,
         "sampler": None if sampler is None else str(sampler),
+        "inpaint": wanted.inpaint,
         "cpu": platform.cpu(),
     }
     seeds = wanted.seed + np.arange(wanted.count)
@@ -78,28 +83,6 @@ def task(settings: config.Config, _: Path) -> None:
     print(f"{wanted.count} images of {run.folder} after {run.examples:,} {run.unit}: {out}, {out.with_suffix('.png')}")
 
 
-def chosen_sampler(run: runs.Trained, wanted: Wanted) -> Any:
-    """The model's own sampler with what was typed in its place; None for a model that has none."""
-    own = getattr(run.learner, "sampler", None)
-    typed = {name: getattr(wanted, name) for name in ("sampler", "steps", "guidance")}
-    typed = {name: value for name, value in typed.items() if value is not None}
-    if own is None:
-        for name in typed:
-            raise build.ConfigError(name, f": {run.folder} has no sampler to choose; only diffusion models have")
-        return None
-    sampler = typed.pop("sampler", own)
-    for name, value in typed.items():
-        if not hasattr(sampler, name):
-            raise build.ConfigError(name, f"={value}: {type(sampler).__name__} has no such setting")
-    try:
-        sampler = dataclasses.replace(sampler, **typed)
-        drawing.check_sampler(run.learner, sampler)
-        return sampler
-    except ValueError as error:
-        key, _, problem = str(error).partition("=")
-        raise build.ConfigError(key, f"={problem}") from error
-
-
 def watched(sampler: Any, bar: progress.Progress, wanted: Wanted) -> Any:
     """`sampler`, moving the bar at every evaluation of the network: one batch may take minutes."""
     if sampler is None:
@@ -109,6 +92,29 @@ def watched(sampler: Any, bar: progress.Progress, wanted: Wanted) -> Any:
     return dataclasses.replace(
         sampler, watch=lambda: bar.update(min(round(next(evaluations) * share), wanted.count), {})
     )
+
+
+def known_pixels(run: runs.Trained, wanted: Wanted) -> tuple[np.ndarray, np.ndarray] | None:
+    """Images uint8 [count, H, W, C], the file's in turn, and which of their pixels to draw, bool [count, H, W]."""
+    if wanted.inpaint is None:
+        return None
+    told = f"={wanted.inpaint}"
+    if not hasattr(run.learner, "inpaint"):
+        raise build.ConfigError("inpaint", f"{told}: {type(run.learner).__name__} cannot; only diffusion models can")
+    try:
+        with np.load(wanted.inpaint, allow_pickle=False) as found:
+            image, mask = found["image"], found["mask"].astype(bool)
+        mask = np.broadcast_to(mask, image.shape[:3])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        wish = (
+            "an .npz with `image` [N, H, W, C] and `mask` [N, H, W] or [H, W], true where pixels are drawn, is wanted"
+        )
+        raise build.ConfigError("inpaint", f"{told}: {wish}: {error}") from error
+    if image.dtype != np.uint8 or image.shape[1:] != tuple(run.sizes["image"]) or not len(image):
+        wish = f"the model is of uint8 images of {tuple(run.sizes['image'])}"
+        raise build.ConfigError("inpaint", f"{told}: its images are {image.dtype} {image.shape}; {wish}")
+    chosen = np.arange(wanted.count) % len(image)
+    return image[chosen], mask[chosen]
 
 
 def chosen_labels(run: runs.Trained, wanted: Wanted) -> np.ndarray | None:

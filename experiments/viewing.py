@@ -22,8 +22,11 @@ class Wanted:
 
     count: int = 10_000  # images drawn for FID and its like
     images: int = 1_000  # held-out images whose likelihood is estimated; 0: none
-    samples: int | None = None  # codes an image (VAE); None: the model's own number, like `steps`
-    steps: int | None = None  # of the ODE (diffusion)
+    samples: int | None = None  # codes an image (VAE); None: the model's own number, like all that follow
+    ode_steps: int | None = None  # of the likelihood's ODE (diffusion)
+    sampler: Any = None  # of a diffusion model
+    steps: int | None = None
+    guidance: float | None = None
     batch: int = 250
 
     def __post_init__(self):
@@ -77,10 +80,12 @@ def _likelihood_settings(run: runs.Trained, wanted: Wanted) -> tuple[dict[str, i
     """What was typed for the model's own estimate, and its protocol; None, and a word why, for one that has none."""
     learner = run.learner
     known = inspect.signature(learner.likelihood_protocol).parameters if hasattr(learner, "log_likelihood") else {}
-    typed = {name: getattr(wanted, name) for name in ("samples", "steps") if getattr(wanted, name) is not None}
+    keys = {"samples": "samples", "steps": "ode_steps"}  # what they are typed as
+    typed = {name: getattr(wanted, key) for name, key in keys.items() if getattr(wanted, key) is not None}
     for name in typed.keys() - known.keys():
-        takes = f"likelihood takes {', '.join(known)}" if known else "kind has no likelihood; leave it out"
-        raise build.ConfigError(name, f"={typed[name]}: this model's {takes}")
+        takes = " and ".join(key for each, key in keys.items() if each in known)
+        problem = f"likelihood takes {takes}" if takes else "kind has no likelihood; leave it out"
+        raise build.ConfigError(keys[name], f"={typed[name]}: this model's {problem}")
     if not known or not wanted.images:
         return typed, None
     try:
@@ -138,7 +143,7 @@ def _quality(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> evaluat
         reference=SPLIT,
         batch=wanted.batch,
         seed=seed,
-        sampler=getattr(run.learner, "sampler", None),  # its own, so that the protocol names it
+        sampler=run.sampler(sampler=wanted.sampler, steps=wanted.steps, guidance=wanted.guidance),
     )
     try:
         quality.prepare(run.learner)

@@ -8,7 +8,7 @@ its cosine schedule, v-diffusion, EDM and flow matching are choices of these, ma
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,15 +39,12 @@ class Diffusion:
     label_dropout: float = 0.1
     dequantize: bool = False  # train on what likelihoods are of: levels of gray filled evenly
     judge_levels: int = 8  # of noise, for each image that `judge` sees
-    compute: Literal["float32", "bfloat16"] = "float32"  # the network's arithmetic; weights and sums stay float32
 
     def __post_init__(self):
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout={self.label_dropout}: must lie in [0, 1]")
         if self.judge_levels < 1:
             raise ValueError(f"judge_levels={self.judge_levels}: must be at least 1")
-        if self.compute not in ("float32", "bfloat16"):
-            raise ValueError(f"compute={self.compute}: must be float32 or bfloat16")
 
     def warmup(self, spec: types.Images) -> int:
         return 0
@@ -75,7 +72,7 @@ class Diffusion:
         if self.dequantize:
             image = probability_flow.dequantized(batch.image, jax.random.split(image_key, count))
         fresh = jax.random.normal(noise_key, image.shape)
-        weighted, error = self._errors(self._bind(params), image, fresh, level, label, drop_key)
+        weighted, error = self._errors(self.network.bind(params), image, fresh, level, label, drop_key)
         return jnp.mean(weighted), {"train/squared_error": jnp.mean(error)}
 
     def step(self, state: descent.State, batch: types.Images) -> tuple[descent.State, types.Metrics]:
@@ -89,7 +86,7 @@ class Diffusion:
 
     def judge(self, view: dict[str, Any], batch: types.Images, key: jax.Array) -> dict[str, jax.Array]:
         """The loss of each image [B], with its label where the model has labels, over fixed levels of noise."""
-        module, image = self._bind(view["params"]), pixels.signed(batch.image)
+        module, image = self.network.bind(view["params"]), pixels.signed(batch.image)
         label = batch.label if self.classes else None
 
         def at(index: jax.Array) -> jax.Array:
@@ -225,15 +222,11 @@ class Diffusion:
     ) -> jax.Array:
         """D(x; α, σ) of x [B, H, W, C] at levels [B]. The network is told ln(σ/α) / 4 (2206.00364)."""
         skip, out, into = map(_by_image, self.prediction(level))
-        told = module((into * x).astype(self.compute), noise_.log_ratio(level) / 4, label, key=key)
-        return skip * x + out * told.astype(jnp.float32)
-
-    def _bind(self, params: types.Params) -> Any:
-        return self.network.bind(jax.tree.map(lambda leaf: leaf.astype(self.compute), params))
+        return skip * x + out * module(into * x, noise_.log_ratio(level) / 4, label, key=key)
 
     def _denoiser(self, view: dict[str, Any], label: jax.Array | None, *, guidance: float) -> samplers.Denoise:
         """D at a level of [] arrays, guided; a guidance of 0 or 1 asks the network for one of the two only."""
-        module = self._bind(view["params"])
+        module = self.network.bind(view["params"])
         nothing = None if label is None else jnp.full_like(label, self.classes)
 
         def denoise(x: jax.Array, level: noise_.Level) -> jax.Array:

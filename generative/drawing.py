@@ -19,6 +19,7 @@ def draw(
     label: np.ndarray | None = None,
     batch: int = 250,
     sampler: Any = None,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Images uint8 [N, H, W, C] from seeds [N]; image i depends on seeds[i] and label[i] alone, not on `batch`.
@@ -32,6 +33,7 @@ def draw(
       label: [N] classes, or None for the model's own choice.
       batch: images drawn at a time; the last batch is filled up and cut.
       sampler: of a diffusion model, in place of its own.
+      known: images uint8 [N, H, W, C] and which of their pixels to draw, bool [N, H, W]: inpainting, by diffusion.
       progress: is told after each batch how many images there are.
     """
     count = len(seeds)
@@ -41,16 +43,14 @@ def draw(
         raise ValueError("0 seeds: nothing to draw")
     _check_labels(learner, label, count)
     mine = distributed.share(count)
-    seeds, label, wanted = np.asarray(seeds)[mine], None if label is None else np.asarray(label)[mine], count
-    count = len(mine)
+    given, wanted, count = (np.asarray(seeds, np.uint32), label, known), count, len(mine)
+    seeds, label, known = jax.tree.map(lambda values: np.asarray(values)[mine], given)
     batch = min(batch, count)
     drawn = []
     for start in range(0, count, batch):
-        part = slice(start, start + batch)
-        # np.resize repeats what is there until the batch is full.
-        own_seeds = np.resize(np.asarray(seeds[part], np.uint32), batch)
-        own_label = None if label is None else np.resize(np.asarray(label[part], np.int32), batch)
-        images = _sample(learner, view, own_seeds, own_label, sampler=sampler)
+        rows = np.resize(np.arange(start, min(start + batch, count)), batch)  # repeated until the batch is full
+        part = jax.tree.map(functools.partial(np.take, indices=rows, axis=0), (seeds, label, known))
+        images = _sample(learner, view, *part, sampler=sampler)
         if images.dtype != jnp.uint8:
             raise TypeError(f"{type(learner).__name__}.sample gave {images.dtype}; uint8 is wanted")
         drawn.append(np.asarray(images)[: count - start])
@@ -79,8 +79,10 @@ def classes(learner: Any) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="sampler")
-def _sample(learner: Any, view: Any, seeds: jax.Array, label: jax.Array | None, *, sampler: Any) -> jax.Array:
-    return learner.sample(view, seeds, label, sampler=sampler)
+def _sample(learner: Any, view: Any, seeds: jax.Array, label: Any, known: Any, *, sampler: Any) -> jax.Array:
+    if known is None:
+        return learner.sample(view, seeds, label, sampler=sampler)
+    return learner.inpaint(view, seeds, *known, label, sampler=sampler)
 
 
 def _check_labels(learner: Any, label: np.ndarray | None, count: int) -> None:

@@ -74,7 +74,7 @@ class PixelNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         square = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
         gain = jax.lax.rsqrt(square + 1e-6).astype(x.dtype)
-        return x * gain * jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
+        return x * gain * jnp.expand_dims(self.scale[...].astype(x.dtype), tuple(range(x.ndim - 1)))
 
 
 class GroupNorm(nnx.Module):

@@ -23,7 +23,7 @@ class MLP(nnx.Module):
         self.layers = len(widths)
         for index, (inward, outward) in enumerate(zip(sizes, widths, strict=False)):
             setattr(self, f"dense{index}", nnx.Linear(inward, outward, rngs=rngs))
-        self.out = nnx.Linear(sizes[-1], classes, rngs=rngs)
+        self.out = nnx.Linear(sizes[-1], classes, dtype=jnp.float32, rngs=rngs)
 
     def features(self, image: jax.Array) -> jax.Array:
         x = pixels.signed(image).reshape(image.shape[0], -1)
@@ -46,7 +46,7 @@ class LeNet(nnx.Module):
         self.conv2 = blocks.conv(6, 16, 5, padding="VALID", rngs=rngs)
         self.dense1 = nnx.Linear(flat, 120, rngs=rngs)
         self.dense2 = nnx.Linear(120, 84, rngs=rngs)
-        self.out = nnx.Linear(84, classes, rngs=rngs)
+        self.out = nnx.Linear(84, classes, dtype=jnp.float32, rngs=rngs)
 
     def features(self, image: jax.Array) -> jax.Array:
         x = _halve(nnx.relu(self.conv1(pixels.signed(image))))
@@ -82,7 +82,7 @@ class ResNet(nnx.Module):
             setattr(self, f"entry{stage}", blocks.conv(inward, outward, rngs=rngs))
             for block in range(depth):
                 setattr(self, f"block{stage}_{block}", Block(outward, rngs=rngs))
-        self.out = nnx.Linear(widths[-1], classes, rngs=rngs)
+        self.out = nnx.Linear(widths[-1], classes, dtype=jnp.float32, rngs=rngs)
 
     def features(self, image: jax.Array) -> jax.Array:
         x = pixels.signed(image)

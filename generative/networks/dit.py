@@ -51,8 +51,9 @@ class DiT(nnx.Module):
     def __call__(
         self, x: jax.Array, noise: jax.Array, label: jax.Array | None = None, key: jax.Array | None = None
     ) -> jax.Array:
-        tokens = self.embed(patches(x, self.patch)) + self.position[...][None]
-        condition = nnx.silu(self.conditions(noise, label)).astype(x.dtype)
+        tokens = self.embed(patches(x, self.patch))
+        tokens = tokens + self.position[...][None].astype(tokens.dtype)
+        condition = nnx.silu(self.conditions(noise, label))
         keys = [None] * self.depth if key is None else jax.random.split(key, self.depth)
         for index in range(self.depth):
             tokens = getattr(self, f"block{index}")(tokens, condition, keys[index])

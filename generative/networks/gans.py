@@ -172,7 +172,7 @@ class _Exit(nnx.Module):
 
     def __init__(self, features: int, classes: int, *, rngs: nnx.Rngs):
         self.classes = classes
-        self.dense = nnx.Linear(features, 1, rngs=rngs)
+        self.dense = nnx.Linear(features, 1, dtype=jnp.float32, rngs=rngs)
         if classes:
             init = nnx.initializers.normal(features**-0.5)
             self.label = nnx.Embed(classes, features, embedding_init=init, rngs=rngs)

@@ -75,7 +75,7 @@ class UNet(nnx.Module):
         self, x: jax.Array, noise: jax.Array, label: jax.Array | None = None, key: jax.Array | None = None
     ) -> jax.Array:
         height, width = x.shape[1:3]
-        condition = nnx.silu(self.conditions(noise, label)).astype(x.dtype)
+        condition = nnx.silu(self.conditions(noise, label))
         stages = iter(range(self.levels * (2 * self.depth + 1) + 2))
 
         def apply(name: str, x: jax.Array) -> jax.Array:

@@ -34,6 +34,18 @@ class Numbered:
         return (self.count, self.side, self.side, 1)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Same:
+    """One picture [H, W], many times."""
+
+    picture: np.ndarray
+    count: int
+
+    def load(self, split: datasets.Split) -> datasets.Dataset:
+        image = np.repeat(self.picture[None, :, :, None], self.count, axis=0)
+        return datasets.Dataset(image=image, label=np.zeros(self.count, np.int64), classes=1)
+
+
 @pytest.fixture
 def stream():
     """Makes streams, and closes them."""
@@ -77,9 +89,9 @@ def test_labels_go_with_their_images(stream):
 
 
 def test_a_batch_depends_on_seed_and_number_alone(stream):
-    in_order = take(stream(flip=True), *range(8))
+    in_order = take(stream(flip=True, shift=1), *range(8))
     for step in (7, 2, 3, 0):  # as after a resume
-        runs.assert_same(take(stream(flip=True), step)[0], in_order[step])
+        runs.assert_same(take(stream(flip=True, shift=1), step)[0], in_order[step])
     other = take(stream(flip=True, seed=6), *range(8))
     assert seen(other) != seen(in_order)
 
@@ -106,6 +118,24 @@ def test_images_are_mirrored_half_the_time_and_only_where_asked(stream):
     assert len({tuple(epoch) for epoch in flips.reshape(10, 200).tolist()}) == 10
 
 
+def test_images_are_moved_by_all_numbers_of_pixels_up_to_the_limit(stream):
+    """Each is what a window of the picture with its edges repeated shows; the pixel in row y, column x holds 6y + x."""
+    picture, moves = np.arange(36, dtype=np.uint8).reshape(6, 6), []
+    for batch in take(stream(Same(picture=picture, count=100), batch=100, shift=2), *range(3)):
+        for image in batch.image[..., 0]:
+            row, column = divmod(int(image[2, 2]), 6)
+            np.testing.assert_array_equal(image, np.pad(picture, 2, mode="edge")[row:, column:][:6, :6])
+            moves.append((row, column))
+    assert set(moves) == {(row, column) for row in range(5) for column in range(5)}
+    assert moves[:100] != moves[100:200]  # anew in each epoch
+
+
+@pytest.mark.parametrize("shift", [-1, 3])
+def test_a_shift_that_leaves_nothing_is_refused(stream, shift: int):
+    with pytest.raises(ValueError, match=rf"shift={shift}: must be at least 0 and less than the images' 3 pixels"):
+        stream(shift=shift)
+
+
 def test_the_data_are_never_written_to(stream):
     source = stream(flip=True)
     before = source._data.image.copy()
@@ -121,11 +151,11 @@ def as_process(monkeypatch: pytest.MonkeyPatch, index: int, count: int) -> None:
 
 @pytest.mark.parametrize("settings", [{"batch": 8}, {"batch": 4, "batches": 3, "dispatch": 2}])
 def test_processes_share_each_batch(stream, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]):
-    whole = take(stream(flip=True, **settings), *range(4))
+    whole = take(stream(flip=True, shift=2, **settings), *range(4))
     parts = []
     for index in range(4):
         as_process(monkeypatch, index, 4)
-        source = stream(flip=True, **settings)
+        source = stream(flip=True, shift=2, **settings)
         assert source.spec.image.shape[source.data_axis] == settings["batch"]  # global
         parts.append(take(source, *range(4)))
     axis = 0 if "batches" not in settings else 2
@@ -162,7 +192,7 @@ def test_a_shape_comes_back_from_the_protocol(stream):
     protocol = json.loads(json.dumps(source.protocol))
     assert protocol == source.protocol
     assert protocol["data"] == {"recipe": "Numbered", "count": 10, "side": 3, "provenance": {"colours": [1, 2]}}
-    assert (protocol["images"], protocol["flip"]) == (10, True)
+    assert (protocol["images"], protocol["flip"], protocol["shift"]) == (10, True, 0)
     shape = data.Shape.from_protocol(protocol)
     assert shape == data.Shape(image=(3, 3, 1), classes=3, batch=4, batches=2, dispatch=3)
     for name in ("sizes", "spec", "examples_per_step", "data_axis", "unit", "dispatch"):

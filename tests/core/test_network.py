@@ -1,5 +1,6 @@
 """Modules as functions of plain dicts."""
 
+import dataclasses
 import functools
 
 import jax
@@ -71,6 +72,37 @@ def test_gradients_have_the_structure_of_the_parameters():
     inner = jax.tree.map(np.asarray, params["inner"])
     hidden = np.maximum(np.ones(3) @ inner["kernel"] + inner["bias"], 0)
     np.testing.assert_allclose(gradient["outer"]["kernel"], np.stack([hidden, hidden], axis=1), rtol=1e-5)
+
+
+class Precise(Plain):
+    def __init__(self, *, rngs: nnx.Rngs):
+        super().__init__(width=4, rngs=rngs)
+        self.last = nnx.Linear(2, 2, dtype=jnp.float32, rngs=rngs)
+
+    def seen(self, x: jax.Array) -> dict[str, jax.Array]:
+        middle = self(x)
+        return {"middle": middle, "last": self.last(middle), "count": jnp.arange(3)}
+
+
+def test_bfloat16_inside_and_float32_outside():
+    plain = network.Network(make=Precise)
+    half = dataclasses.replace(plain, compute="bfloat16")
+    params, x = plain.init(jax.random.key(0)), jnp.array([[1.0, 1 / 3, -2.0]])
+    exact, seen = plain.bind(params).seen(x), half.bind(params).seen(x)
+    assert {name: value.dtype for name, value in seen.items()} == {
+        "middle": "float32",
+        "last": "float32",
+        "count": "int32",
+    }
+    rounded = seen["middle"].astype(jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_array_equal(seen["middle"], rounded)  # the layers' own precision
+    assert (seen["last"] != seen["last"].astype(jnp.bfloat16)).any()  # this layer chose its own
+    np.testing.assert_allclose(seen["middle"], exact["middle"], rtol=0.03, atol=0.03)
+    assert (seen["middle"] != exact["middle"]).any()
+    gradient = jax.grad(lambda params: half.bind(params)(x).sum())(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+    with pytest.raises(ValueError, match=r"compute=float16: must be float32 or bfloat16"):
+        network.Network(make=Plain, compute="float16")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_scores_are_written_with_all_they_must_be_read_with(evaluate, cartpole: Path, capsys, tmp_path: Path):
     evaluate(f"run={cartpole}", "episodes=5", "seed=3", "random=true")
     found = json.loads((cartpole / "evaluation.json").read_text())
-    assert found["command"].startswith(f"python -m experiments.evaluate run={cartpole} which=latest seed=3")
-    assert "episodes=5" in found["command"]
+    assert found["command"] == f"python -m experiments.evaluate run={cartpole} episodes=5 seed=3 random=true"
     assert (found["frames"], found["checkpoint"]) == (640, "checkpoints/000000000080")
     agents = found["agents"]
     assert [agents[name]["protocol"]["epsilon"] for name in ("trained", "random")] == [0.0, 1.0]  # the run's own, 1

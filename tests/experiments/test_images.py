@@ -227,6 +227,30 @@ def test_label_guidance_sampler_and_steps_are_taken_from_the_command_line(diffus
         assert np.abs(expected.astype(int) - found["image"]).max() <= 1
 
 
+def test_what_is_missing_of_images_is_filled_in(diffusion: Run, gan: Run, command, capsys, tmp_path: Path):
+    test, mask = datasets.Digits().load("test"), np.zeros((8, 8), bool)
+    mask[:, 4:] = True
+    np.savez(tmp_path / "torn.npz", image=test.image[:3], mask=mask)
+    typed = ("sample", f"run={diffusion.folder}", "inpaint=torn.npz", "steps=3")
+    command(*typed, "count=5", "batch=2")
+    with np.load(tmp_path / "samples.npz") as found:
+        image, about = found["image"], json.loads(str(found["about"]))
+    torn = test.image[[0, 1, 2, 0, 1]]
+    np.testing.assert_array_equal(image[:, :, :4], torn[:, :, :4])
+    assert (image[:, :, 4:] != torn[:, :, 4:]).any() and (image[0] != image[3]).any()  # another seed, other pixels
+    assert about["inpaint"] == "torn.npz"
+    refused(command, capsys, "inpaint=torn.npz: GAN cannot", "sample", f"run={gan.folder}", "inpaint=torn.npz")
+    refused(command, capsys, "inpaint=no.npz: an .npz with `image`", *typed[:2], "inpaint=no.npz")
+    for name, wrong, told in [
+        ("big", {"image": np.zeros((1, 9, 9, 1), np.uint8), "mask": True}, "its images are uint8 (1, 9, 9, 1)"),
+        ("real", {"image": np.zeros((1, 8, 8, 1)), "mask": True}, "its images are float64 (1, 8, 8, 1)"),
+        ("none", {"image": test.image[:1]}, "an .npz with `image`"),
+        ("odd", {"image": test.image[:2], "mask": np.zeros((3, 8, 8))}, "an .npz with `image`"),
+    ]:
+        np.savez(tmp_path / f"{name}.npz", **wrong)
+        refused(command, capsys, f"inpaint={name}.npz: {told}", *typed[:2], f"inpaint={name}.npz")
+
+
 def test_the_bar_moves_at_every_evaluation_of_the_network(diffusion: Run, cached: Path):
     class Bar:
         told: list[int] = []  # noqa: RUF012
@@ -301,7 +325,8 @@ def refused(command, capsys, told: str, name: str, *typed: str) -> None:
 
 
 def test_every_family_is_evaluated_with_its_protocol(trained: Run, command, capsys):
-    own = {"vae": ["samples=7"], "gan": [], "diffusion": ["steps=3"]}[trained.family]
+    own = {"vae": ["samples=7"], "gan": [], "diffusion": ["ode_steps=3", "sampler=euler", "steps=5", "guidance=2"]}
+    own = own[trained.family]
     command("evaluate", f"run={trained.folder}", f"count={COUNT}", "images=20", "batch=60", "seed=1", *own)
     shown = capsys.readouterr().out
     found = json.loads((trained.folder / "evaluation.json").read_text())
@@ -321,7 +346,7 @@ def test_every_family_is_evaluated_with_its_protocol(trained: Run, command, caps
         assert found["likelihood"]["protocol"]["samples"] == 7
         assert found["likelihood"]["protocol"]["binarisation"] == "dynamic"
     if trained.family == "diffusion":
-        assert quality["protocol"]["sampler"] == str(run.learner.sampler)
+        assert re.search(r"rule=Euler\(.*steps=5, guidance=2", quality["protocol"]["sampler"])
         assert found["likelihood"]["protocol"]["evaluations"] == 12 and found["likelihood"]["bits_per_dim"] > 0
 
 
@@ -352,9 +377,11 @@ def test_a_classifier_is_evaluated_on_the_test_images(classifier: Path, command,
 
 
 EVALUATE_MISTAKES = [
-    ("gan", "steps=3", "steps=3: this model's kind has no likelihood; leave it out"),
-    ("vae", "steps=3", "steps=3: this model's likelihood takes samples"),
-    ("diffusion", "samples=3", "samples=3: this model's likelihood takes steps"),
+    ("gan", "ode_steps=3", "ode_steps=3: this model's kind has no likelihood; leave it out"),
+    ("vae", "ode_steps=3", "ode_steps=3: this model's likelihood takes samples"),
+    ("diffusion", "samples=3", "samples=3: this model's likelihood takes ode_steps"),
+    ("diffusion", "steps=0", "steps=0: must be at least 1"),
+    ("vae", "sampler=heun", "has no sampler to choose; only diffusion models have"),
     ("vae", "episodes=3", "episodes=3: no setting of this kind of model"),
     ("vae", "count=3", "count=3: must be at least 4"),
     ("vae", "count=1438", "count=1438: the split train has 1437 images"),

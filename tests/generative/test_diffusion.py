@@ -417,7 +417,6 @@ def test_refuses_what_cannot_work():
     for changes, message in [
         ({"label_dropout": 1.5}, r"label_dropout=1\.5: must lie in \[0, 1\]"),
         ({"judge_levels": 0}, r"judge_levels=0: must be at least 1"),
-        ({"compute": "float16"}, r"compute=float16: must be float32 or bfloat16"),
     ]:
         with pytest.raises(ValueError, match=message):
             learner(**changes)
