@@ -73,6 +73,15 @@ def load(folder: str | Path) -> dict[str, Any]:
         raise build.ConfigError("", f"{folder}: no run here (no config.yaml){near}")
     config: Any = OmegaConf.to_container(OmegaConf.load(path))
     config.pop("protocol", None)
+    return _renamed(config)
+
+
+def _renamed(config: dict[str, Any]) -> dict[str, Any]:
+    """What earlier versions called otherwise."""
+    learner = config.get("learner", {})
+    if "compute" in learner and "network" in learner:
+        learner["network"].setdefault("compute", learner["compute"])
+        del learner["compute"]
     return config
 
 

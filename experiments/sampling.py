@@ -37,6 +37,8 @@ class Wanted:
         for name, least in (("count", 1), ("batch", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
+        if self.seed + self.count > 2**32:
+            raise ValueError(f"seed={self.seed}: must be at most {2**32 - self.count}, for {self.count} images")
         if not self.out.endswith(".npz"):
             raise ValueError(f"out={self.out}: must end with .npz")
         if not Path(self.out).absolute().parent.is_dir():
@@ -58,7 +60,7 @@ def task(settings: config.Config, _: Path) -> None:
             wanted.count,
             seed=wanted.seed,
             label=labels,
-            sampler=watched(sampler, bar, wanted),
+            sampler=watched(sampler, bar, count=wanted.count, batch=wanted.batch),
             known=known,
             batch=wanted.batch,
             progress=lambda done: bar.update(done, {}),
@@ -73,8 +75,7 @@ def task(settings: config.Config, _: Path) -> None:
         "inpaint": wanted.inpaint,
         "cpu": platform.cpu(),
     }
-    seeds = wanted.seed + np.arange(wanted.count)
-    content: dict[str, Any] = {"image": images, "seed": seeds, "about": np.array(json.dumps(about))}
+    content: dict[str, Any] = {"image": images, "seed": seeds_of(wanted), "about": np.array(json.dumps(about))}
     part = out.with_name(f".{out.name}.part")
     with part.open("wb") as file:
         np.savez_compressed(file, **content, **({} if labels is None else {"label": labels}))  # pyright: ignore
@@ -83,15 +84,17 @@ def task(settings: config.Config, _: Path) -> None:
     print(f"{wanted.count} images of {run.folder} after {run.examples:,} {run.unit}: {out}, {out.with_suffix('.png')}")
 
 
-def watched(sampler: Any, bar: progress.Progress, wanted: Wanted) -> Any:
+def watched(sampler: Any, bar: progress.Progress, *, count: int, batch: int) -> Any:
     """`sampler`, moving the bar at every evaluation of the network: one batch may take minutes."""
     if sampler is None:
         return None
-    share = min(wanted.batch, wanted.count) / sampler.evaluations  # of the images, in one evaluation
+    share = min(batch, count) / sampler.evaluations  # of the images, in one evaluation
     evaluations = itertools.count(1)
-    return dataclasses.replace(
-        sampler, watch=lambda: bar.update(min(round(next(evaluations) * share), wanted.count), {})
-    )
+    return dataclasses.replace(sampler, watch=lambda: bar.update(min(round(next(evaluations) * share), count), {}))
+
+
+def seeds_of(wanted: Wanted) -> np.ndarray:
+    return wanted.seed + np.arange(wanted.count)
 
 
 def known_pixels(run: runs.Trained, wanted: Wanted) -> tuple[np.ndarray, np.ndarray] | None:
@@ -118,10 +121,15 @@ def known_pixels(run: runs.Trained, wanted: Wanted) -> tuple[np.ndarray, np.ndar
 
 
 def chosen_labels(run: runs.Trained, wanted: Wanted) -> np.ndarray | None:
-    """[count] int32: the class that was typed, else every class in turn; None for a model that knows none."""
+    """[count] int32: the class that was typed, else the seed's; None for a model that knows none.
+
+    Without one typed, images to fill in are of no class: that of what is known of them is not known here.
+    """
     classes = run.classes
+    if wanted.label is None and classes and wanted.inpaint is not None:
+        return np.full(wanted.count, classes, np.int32)
     if wanted.label is None:
-        return None if not classes else (np.arange(wanted.count) % classes).astype(np.int32)
+        return None if not classes else (seeds_of(wanted) % classes).astype(np.int32)
     if not classes:
         raise build.ConfigError("label", f"={wanted.label}: {run.folder} was trained without labels; leave it out")
     if not 0 <= wanted.label < classes:

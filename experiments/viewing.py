@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from core import datasets, progress, types
-from experiments import build, runs
+from experiments import build, runs, sampling
 from generative import drawing, evaluation, features
 
 SPLIT = "test"
@@ -30,9 +30,10 @@ class Wanted:
     batch: int = 250
 
     def __post_init__(self):
-        for name, least in (("count", 4), ("images", 0), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
+        for name, least in (("count", 4), ("images", 0), ("batch", 1), ("samples", 1), ("ode_steps", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}: must be at least {least}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,9 +161,10 @@ def _drawn(run: runs.Trained, quality: evaluation.Quality) -> dict[str, float]:
             run.view,
             quality.seed + np.arange(quality.count),
             batch=quality.batch,
-            sampler=quality.sampler,
+            sampler=sampling.watched(quality.sampler, bar, count=quality.count, batch=quality.batch),
             progress=lambda done: bar.update(done, {}),
         )
+        jax.effects_barrier()  # the last evaluations are told before the bar closes
     return _bare(types.Report(scalars=quality.judge(images)))
 
 

@@ -68,7 +68,7 @@ class Diffusion:
         if label is not None:
             hidden = jax.random.bernoulli(label_key, self.label_dropout, (count,))
             label = jnp.where(hidden, self.classes, label)
-        image = pixels.signed(batch.image)
+        image = self._signed(batch.image)
         if self.dequantize:
             image = probability_flow.dequantized(batch.image, jax.random.split(image_key, count))
         fresh = jax.random.normal(noise_key, image.shape)
@@ -86,7 +86,7 @@ class Diffusion:
 
     def judge(self, view: dict[str, Any], batch: types.Images, key: jax.Array) -> dict[str, jax.Array]:
         """The loss of each image [B], with its label where the model has labels, over fixed levels of noise."""
-        module, image = self.network.bind(view["params"]), pixels.signed(batch.image)
+        module, image = self.network.bind(view["params"]), self._signed(batch.image)
         label = batch.label if self.classes else None
 
         def at(index: jax.Array) -> jax.Array:
@@ -110,7 +110,7 @@ class Diffusion:
         them by the seed. Raises ValueError where the sampler does not fit the model.
         """
         sampler = sampler or self.sampler
-        return pixels.to_bytes(self._sample(view, seeds, label, sampler, lambda denoise: denoise))
+        return self._bytes(self._sample(view, seeds, label, sampler, lambda denoise: denoise))
 
     def inpaint(
         self,
@@ -128,7 +128,7 @@ class Diffusion:
         add noise on their way (`ancestral`, churn) bring both parts into better agreement than deterministic ones.
         """
         sampler, unknown = sampler or self.sampler, mask[..., None].astype(bool)
-        known = pixels.signed(image)
+        known = self._signed(image)
         keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), _KNOWN))(seeds)
         fresh = jax.vmap(lambda key: jax.random.normal(key, self._image))(keys)
 
@@ -139,7 +139,7 @@ class Diffusion:
 
             return held
 
-        drawn = pixels.to_bytes(self._sample(view, seeds, label, sampler, hold))
+        drawn = self._bytes(self._sample(view, seeds, label, sampler, hold))
         return jnp.where(unknown, drawn, image)
 
     def log_likelihood(
@@ -179,7 +179,10 @@ class Diffusion:
         trace: probability_flow.Trace = "hutchinson",
         probes: int = 1,
     ) -> dict[str, Any]:
-        """What `log_likelihood` of the same settings computes."""
+        """What `log_likelihood` of the same settings computes. Raises ValueError for settings out of range."""
+        for name, value in (("steps", steps), ("probes", probes)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
         least, greatest = self._likelihood_limits
         return {
             "estimator": "probability-flow ODE",
@@ -251,6 +254,13 @@ class Diffusion:
             raise ValueError("label: this model was trained without labels; sample without one")
         denoise = wrap(self._denoiser(view, label, guidance=sampler.guidance))
         return sampler(denoise, path, keys, self._image)
+
+    def _signed(self, image: jax.Array) -> jax.Array:
+        """Uint8 -> float32 in [-1, 1], as the model has seen images."""
+        return probability_flow.middles(image) if self.dequantize else pixels.signed(image)
+
+    def _bytes(self, x: jax.Array) -> jax.Array:
+        return probability_flow.quantized(x) if self.dequantize else pixels.to_bytes(x)
 
     @property
     def _likelihood_limits(self) -> noise_.Limits:

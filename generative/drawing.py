@@ -30,7 +30,7 @@ def draw(
       learner: has `sample(view, seeds, label, *, sampler)`.
       view: what that needs, on this process's devices.
       seeds: whole numbers in 0..2³²-1.
-      label: [N] classes, or None for the model's own choice.
+      label: [N] classes (with `known` also their number, for none), or None for the model's own choice.
       batch: images drawn at a time; the last batch is filled up and cut.
       sampler: of a diffusion model, in place of its own.
       known: images uint8 [N, H, W, C] and which of their pixels to draw, bool [N, H, W]: inpainting, by diffusion.
@@ -41,7 +41,9 @@ def draw(
         raise ValueError(f"batch={batch}: must be at least 1")
     if not count:
         raise ValueError("0 seeds: nothing to draw")
-    _check_labels(learner, label, count)
+    if np.min(seeds) < 0 or np.max(seeds) >= 2**32:
+        raise ValueError(f"seed={np.max(seeds)}: must be a whole number from 0 to 2^32 - 1")
+    _check_labels(learner, label, count, most=classes(learner) - (known is None))
     mine = distributed.share(count)
     given, wanted, count = (np.asarray(seeds, np.uint32), label, known), count, len(mine)
     seeds, label, known = jax.tree.map(lambda values: np.asarray(values)[mine], given)
@@ -85,7 +87,7 @@ def _sample(learner: Any, view: Any, seeds: jax.Array, label: Any, known: Any, *
     return learner.inpaint(view, seeds, *known, label, sampler=sampler)
 
 
-def _check_labels(learner: Any, label: np.ndarray | None, count: int) -> None:
+def _check_labels(learner: Any, label: np.ndarray | None, count: int, *, most: int) -> None:
     if label is None:
         return
     known = classes(learner)
@@ -93,6 +95,6 @@ def _check_labels(learner: Any, label: np.ndarray | None, count: int) -> None:
         raise ValueError(f"label: {len(label)} of them for {count} seeds; one for each is wanted")
     if not known:
         raise ValueError(f"label={label[0]}: this model was trained without labels; leave it out")
-    if np.min(label) < 0 or np.max(label) >= known:
-        wrong = next(each for each in label if not 0 <= each < known)
+    if np.min(label) < 0 or np.max(label) > most:
+        wrong = next(each for each in label if not 0 <= each <= most)
         raise ValueError(f"label={wrong}: the classes are 0 to {known - 1}")

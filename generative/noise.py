@@ -177,8 +177,9 @@ class Flow:
 
     def path(self, steps: int, limits: Limits = (0.0, np.inf)) -> Level:
         """Evenly in t; without limits, from pure noise, where α is 0."""
-        time = np.linspace(1 / (1 + 1 / limits[1]), 0, steps + 1)
-        return Level(1 - time, time)
+        least, greatest = (1 / (1 + 1 / limit) if limit else 0.0 for limit in limits)
+        time = np.linspace(greatest, max(greatest / steps, least), steps)
+        return _ending_clean(1 - time, time)
 
 
 def stratified(key: jax.Array, count: int) -> jax.Array:

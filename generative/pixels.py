@@ -9,11 +9,6 @@ def signed(image: jax.Array) -> jax.Array:
     return image.astype(jnp.float32) / 127.5 - 1
 
 
-def unsigned(image: jax.Array) -> jax.Array:
-    """Uint8 0..255 -> float32 in [0, 1]."""
-    return image.astype(jnp.float32) / 255
-
-
 def to_bytes(signed: jax.Array) -> jax.Array:
     """Float [-1, 1] -> uint8, rounded to the nearest and clipped: what a person, and every metric, sees."""
     return jnp.clip(jnp.round((signed + 1) * 127.5), 0, 255).astype(jnp.uint8)

@@ -61,6 +61,16 @@ def dequantized(image: jax.Array, keys: jax.Array) -> jax.Array:
     return (image.astype(jnp.float32) + noise_of(keys)) / 128 - 1
 
 
+def middles(image: jax.Array) -> jax.Array:
+    """The mean of `dequantized`."""
+    return (image.astype(jnp.float32) + 0.5) / 128 - 1
+
+
+def quantized(x: jax.Array) -> jax.Array:
+    """The inverse of `dequantized`, clipped: uint8."""
+    return jnp.clip(jnp.floor((x + 1) * 128), 0, 255).astype(jnp.uint8)
+
+
 def bits_per_dimension(log_density: jax.Array, size: int) -> jax.Array:
     """Of images of `size` values, from the density in nats of what `dequantized` gives."""
     return BITS - log_density / (size * math.log(2))

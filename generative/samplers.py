@@ -37,13 +37,16 @@ class Sampler:
     """`rule` over `steps` levels of `grid`, or of the path that the model was trained along where that is None.
 
     `guidance` s samples from u + s (c - u), with u the unconditional and c the conditional denoiser (2207.12598): 1 is
-    the conditional model itself, 0 the unconditional one. `watch` is called at every evaluation, to show progress.
+    the conditional model itself, 0 the unconditional one. `clip` keeps D within [-1, 1], where the mean of images lies:
+    models of ε need it near pure noise, where D is a small difference divided by a small α. `watch` is called at every
+    evaluation, to show progress.
     """
 
     rule: Rule
     steps: int = 50
     guidance: float = 1.0
     grid: noise.Path | None = None
+    clip: bool = False
     watch: Callable[[], None] | None = None
 
     def __post_init__(self):
@@ -70,7 +73,8 @@ class Sampler:
         def watched(x: jax.Array, level: noise.Level) -> jax.Array:
             if self.watch is not None:
                 jax.debug.callback(self.watch)
-            return denoise(x, level)
+            clean = denoise(x, level)
+            return jnp.clip(clean, -1, 1) if self.clip else clean
 
         start = float(path.sigma[0]) * draw(_START)
         return self.rule(watched, draw, path, start)

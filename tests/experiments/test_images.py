@@ -202,7 +202,7 @@ def test_samples_are_written_with_how_they_were_made(trained: Run, command, tmp_
     assert (about["sampler"] is None) == (trained.family != "diffusion")
     model, label = runs.load(trained.folder), drawn.get("label")
     if trained.family == "diffusion":
-        np.testing.assert_array_equal(label, [0, 1, 2, 3, 4])
+        np.testing.assert_array_equal(label, [2, 3, 4, 5, 6])  # by the seed, so that an image is its seed's alone
     else:
         assert label is None
     again = model.sample(5, seed=2, label=label)
@@ -239,6 +239,9 @@ def test_what_is_missing_of_images_is_filled_in(diffusion: Run, gan: Run, comman
     np.testing.assert_array_equal(image[:, :, :4], torn[:, :, :4])
     assert (image[:, :, 4:] != torn[:, :, 4:]).any() and (image[0] != image[3]).any()  # another seed, other pixels
     assert about["inpaint"] == "torn.npz"
+    command(*typed, "count=5", "batch=2", "label=4")
+    with np.load(tmp_path / "samples.npz") as found:
+        assert (found["image"] != image).any() and (found["label"] == 4).all()  # before, none was asked for
     refused(command, capsys, "inpaint=torn.npz: GAN cannot", "sample", f"run={gan.folder}", "inpaint=torn.npz")
     refused(command, capsys, "inpaint=no.npz: an .npz with `image`", *typed[:2], "inpaint=no.npz")
     for name, wrong, told in [
@@ -259,8 +262,8 @@ def test_the_bar_moves_at_every_evaluation_of_the_network(diffusion: Run, cached
             self.told.append(examples)
 
     model = runs.load(diffusion.folder)
-    wanted = sampling.Wanted(run="", count=6, batch=4)
-    sampler = sampling.watched(dataclasses.replace(model.learner.sampler, steps=2), Bar(), wanted)  # pyright: ignore
+    own = dataclasses.replace(model.learner.sampler, steps=2)
+    sampler = sampling.watched(own, Bar(), count=6, batch=4)  # pyright: ignore
     model.sample(6, sampler=sampler, batch=4)
     jax.effects_barrier()
     assert Bar.told == [1, 3, 4, 5, 6, 6]  # 3 evaluations a batch, 4/3 images each
@@ -269,6 +272,7 @@ def test_the_bar_moves_at_every_evaluation_of_the_network(diffusion: Run, cached
 SAMPLE_MISTAKES = [
     ("diffusion", "count=0", "count=0: must be at least 1"),
     ("diffusion", "seed=-1", "seed=-1: must be at least 0"),
+    ("vae", "seed=4294967290", "seed=4294967290: must be at most 4294967232, for 64 images"),
     ("diffusion", "out=x.png", "out=x.png: must end with .npz"),
     ("diffusion", "out=no/x.npz", "out=no/x.npz: there is no folder no"),
     ("diffusion", "label=10", "label=10: the classes are 0 to 9"),
@@ -381,6 +385,8 @@ EVALUATE_MISTAKES = [
     ("vae", "ode_steps=3", "ode_steps=3: this model's likelihood takes samples"),
     ("diffusion", "samples=3", "samples=3: this model's likelihood takes ode_steps"),
     ("diffusion", "steps=0", "steps=0: must be at least 1"),
+    ("diffusion", "ode_steps=-3", "ode_steps=-3: must be at least 1"),
+    ("vae", "samples=0", "samples=0: must be at least 1"),
     ("vae", "sampler=heun", "has no sampler to choose; only diffusion models have"),
     ("vae", "episodes=3", "episodes=3: no setting of this kind of model"),
     ("vae", "count=3", "count=3: must be at least 4"),

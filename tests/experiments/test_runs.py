@@ -1,5 +1,6 @@
 """A run's folder alone gives its agent back."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -39,6 +40,18 @@ def test_no_run_and_no_checkpoint_are_told_apart(trained, tmp_path: Path):
     (tmp_path / "config.yaml").write_bytes((folder / "config.yaml").read_bytes())
     with pytest.raises(build.ConfigError, match=f"run={tmp_path}.* no whole checkpoint 'latest'"):
         runs.load(tmp_path)
+
+
+def test_a_setting_that_has_moved_is_found_where_it_is_now(trained, tmp_path: Path):
+    """learner.compute became network.compute."""
+    folder, _ = trained
+    text = (folder / "config.yaml").read_text()
+    old = re.sub(r"( +)compute: float32\n", "", text).replace("learner:\n", "learner:\n  compute: bfloat16\n")
+    assert old.count("compute") == 1
+    (tmp_path / "config.yaml").write_text(old)
+    settings = config.load(tmp_path)
+    assert "compute" not in settings["learner"] and settings["learner"]["network"]["compute"] == "bfloat16"
+    build.check(settings)
 
 
 def files(folder: Path) -> dict[Path, int]:
