@@ -1,7 +1,8 @@
 """Atari 2600 games through ale-py's own vector environment: all games, C++ threads, Nature's preprocessing.
 
-Each step: the action for `frame_skip` frames, maximum over the last two, grey (or RGB), area resize, stack
-of uint8 frames. Rewards are raw. A lost life can end the learner's episode while the game goes on.
+Each step: the action for `frame_skip` frames, grey (or RGB), maximum over the last two, area resize, stack
+of uint8 frames. (Nature takes the maximum of the colours, then grey: where the two frames differ, ale-py's way can be
+darker.) Rewards are raw. A lost life can end the learner's episode while the game goes on.
 """
 
 import dataclasses

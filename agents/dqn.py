@@ -55,6 +55,14 @@ class SoftUpdate:
         return jax.tree.map(lambda old, new: old + self.rate * (new - old), target, params)
 
 
+def updates(*, frames: int, update_every: int, frame_skip: int = 1) -> int:
+    """How many updates that many frames pay for: from what budgets count to what a sampler anneals by."""
+    for name, value in (("update_every", update_every), ("frame_skip", frame_skip)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    return max(frames // (update_every * frame_skip), 1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DQN:
     """Counts are of environment steps (agent decisions), whatever the frame skip."""
@@ -77,6 +85,10 @@ class DQN:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount={self.discount}: must lie in [0, 1]")
+        if self.reward_clip is not None and not self.reward_clip > 0:
+            raise ValueError(f"reward_clip={self.reward_clip}: must be greater than 0, or null for rewards as they are")
+        if self.learning_starts < 0:
+            raise ValueError(f"learning_starts={self.learning_starts}: must be at least 0 environment steps")
         if self.batch % self.replay.shards:
             raise ValueError(f"batch={self.batch}: must be a multiple of replay.shards={self.replay.shards}")
         if self.learning_starts > self.replay.capacity:
@@ -173,7 +185,9 @@ class DQN:
             params=params,
             opt_state=opt_state,
             diverged=jnp.where(healthy | (state.diverged >= 0), state.diverged, state.step),
-            target_params=self.target(state.target_params, params, updates),
+            target_params=jax.lax.cond(
+                healthy, self.target, lambda kept, *_: kept, state.target_params, params, updates
+            ),
             replay=self.replay.update(state.replay, sample, error),
             updates=updates,
         )

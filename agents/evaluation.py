@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -63,6 +63,9 @@ class Evaluation:
     def prepare(self, learner: Any) -> None:
         if not hasattr(learner, "act"):
             raise ValueError(f"{type(learner).__name__} plays no games; evaluators=images judges models of images")
+
+    def names(self, learner: Any, spec: Any) -> Collection[str]:
+        return _SCALARS
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         recipe: Any = self.environments
@@ -126,13 +129,7 @@ def _joined(scores: Scores, episodes: int) -> Scores:
 
 def report(scores: Scores) -> types.Report:
     """The scores as metrics; the standard error and the human-normalised score only where they exist."""
-    scalars = {
-        "eval/episode_return": scores.mean,
-        "eval/episode_return_median": scores.median,
-        "eval/episode_return_stderr": scores.standard_error,
-        "eval/human_normalised": scores.human_normalised,
-        "eval/episode_frames": float(np.mean(scores.frames)),
-    }
+    scalars = {name: value(scores) for name, value in _SCALARS.items()}
     known = {name: value for name, value in scalars.items() if value is not None and not math.isnan(value)}
     return types.Report(scalars=known, arrays={"eval/episode_returns": scores.returns})
 
@@ -178,6 +175,15 @@ def act(agent: Any, view: Any, carry: Any, observation, first, key: jax.Array, s
     """The agent's actions [N] at `step` of a game series, and its carry; compiled once for each agent and N."""
     action, carry, _ = agent.act(view, carry, observation, first, jax.random.fold_in(key, step), epsilon)
     return action, carry
+
+
+_SCALARS: Mapping[str, Callable[[Scores], float | None]] = {
+    "eval/episode_return": lambda scores: scores.mean,
+    "eval/episode_return_median": lambda scores: scores.median,
+    "eval/episode_return_stderr": lambda scores: scores.standard_error,
+    "eval/human_normalised": lambda scores: scores.human_normalised,
+    "eval/episode_frames": lambda scores: float(np.mean(scores.frames)),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,9 +48,12 @@ class GymnasiumEnvironments:
     def __init__(self, recipe: Gymnasium, count: int):
         self._recipe = recipe
         # copy=False: `push` copies each observation into an array of its own.
-        self._games = vector.SyncVectorEnv(
-            [functools.partial(_one, recipe)] * count, copy=False, autoreset_mode=vector.AutoresetMode.NEXT_STEP
-        )
+        try:
+            self._games = vector.SyncVectorEnv(
+                [functools.partial(_one, recipe)] * count, copy=False, autoreset_mode=vector.AutoresetMode.NEXT_STEP
+            )
+        except gymnasium.error.Error as error:  # a package that this environment needs, say, and how to install it
+            raise ValueError(f"id={recipe.id}: cannot be made here: {error}") from error
         self._max_steps = self._games.envs[0].spec.max_episode_steps if self._games.envs[0].spec else None
         space = self._games.single_observation_space
         action = self._games.single_action_space

@@ -1,7 +1,7 @@
 """Q-networks: a torso that sees frames and a head that values actions.
 
 The boundary: uint8 [B, K, H, W] or [B, K, H, W, 3] in [0, 255], or float32 [B, 1, D], goes in;
-float32 [B, A] (for a distributional head [B, A, atoms]) comes out.
+float32 [B, A] comes out.
 """
 
 from collections.abc import Callable
@@ -42,6 +42,7 @@ class NatureCNN(nnx.Module):
 
     def __init__(self, *, shape: tuple[int, ...], width: int = 32, rngs: nnx.Rngs):
         _require_images("NatureCNN", shape, at_least=36)
+        _require_widths("torso.width", width)
         conv = lambda *sizes, **options: _conv(*sizes, padding="VALID", rngs=rngs, **options)
         self.conv1 = conv(shape[-1], width, (8, 8), strides=4)
         self.conv2 = conv(width, 2 * width, (4, 4), strides=2)
@@ -59,6 +60,7 @@ class ImpalaResNet(nnx.Module):
 
     def __init__(self, *, shape: tuple[int, ...], widths: tuple[int, ...] = (16, 32, 32), rngs: nnx.Rngs):
         _require_images("ImpalaResNet", shape, at_least=8)
+        _require_widths("torso.widths", *widths)
         self.stages = len(widths)
         for index, (inward, outward) in enumerate(zip((shape[-1], *widths), widths, strict=False)):
             setattr(self, f"stage{index}", ResidualStage(inward, outward, rngs=rngs))
@@ -90,6 +92,7 @@ class MLP(nnx.Module):
     """Dense layers with ReLU over the flattened input: [B, ...] -> [B, features]. No widths: the input itself."""
 
     def __init__(self, *, shape: tuple[int, ...], widths: tuple[int, ...] = (120,), rngs: nnx.Rngs):
+        _require_widths("torso.widths", *widths)
         sizes = (int(np.prod(shape)), *widths)
         self.layers = len(widths)
         for index, (inward, outward) in enumerate(zip(sizes, widths, strict=False)):
@@ -135,7 +138,10 @@ class _Hidden(nnx.Module):
 
 
 def _stream(inward: int, hidden: int | None, outward: int, *, rngs: nnx.Rngs) -> nnx.Module:
-    return _values(inward, outward, rngs=rngs) if hidden is None else _Hidden(inward, hidden, outward, rngs=rngs)
+    if hidden is None:
+        return _values(inward, outward, rngs=rngs)
+    _require_widths("head.hidden", hidden)
+    return _Hidden(inward, hidden, outward, rngs=rngs)
 
 
 def _values(inward: int, outward: int, *, rngs: nnx.Rngs) -> nnx.Linear:
@@ -165,3 +171,9 @@ def _require_images(name: str, shape: tuple[int, ...], *, at_least: int) -> None
             f"{name}: observations of shape {shape} are no images of {at_least} x {at_least} pixels or more; "
             "use network=mlp for vectors, or a larger source.size"
         )
+
+
+def _require_widths(name: str, *widths: int) -> None:
+    for width in widths:
+        if width < 1:
+            raise ValueError(f"{name}={width}: a layer has at least 1 unit")

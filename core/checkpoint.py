@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from core import checkpoint_files as files
-from core import distributed
+from core import distributed, watchdog
 from core.checkpoint_files import CheckpointError, Corrupt, Mismatch, SchemaError
 
 __all__ = [
@@ -194,6 +194,7 @@ class Checkpoints:
         self, final: pathlib.Path, step: int, state: Any, source: Any, extra: Mapping[str, Any], *, with_replay: bool
     ) -> Saved:
         began = time.perf_counter()
+        watchdog.passed()
         leaves, ring = files.split(files.flatten(state))
         self._check_finite(step, leaves)
         ring = ring if with_replay else {}

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-# Seconds without a sign of life after which a process is given up, and the run with it.
-HEARTBEAT = 60
-# Seconds that the processes wait for each other at the start.
-PATIENCE = 180
+from core import watchdog
+
+# In seconds; JAXCADE_JOIN_SECONDS, JAXCADE_HEARTBEAT_SECONDS and JAXCADE_STALL_SECONDS set others.
+PATIENCE = 180  # the processes wait for each other at the start
+HEARTBEAT = 60  # without a sign of life a process is given up, and the run with it
+STALL = 600  # they wait for one that lives, wherever else that may be
 
 # What tells where the others are.
 _NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -33,20 +35,24 @@ def start(environ: Mapping[str, str] = os.environ) -> None:
     """Joins the other processes of this run, where there are any; call it before a device is used.
 
     Under `srun` with several tasks Slurm says who they are. With any other launcher set JAX_COORDINATOR_ADDRESS (host
-    and port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each. A process that does not reach the first one
-    is ended by JAX, after a line that says where it looked.
+    and port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each. A process that does not meet the others, then
+    or later (`core.watchdog`), ends with `watchdog.EXIT_STATUS`. Raises ValueError for a limit that is none.
     """
     settings = _settings(environ)
     if settings is None or jax.distributed.is_initialized():
         return
+    limits = {"JOIN": PATIENCE, "HEARTBEAT": HEARTBEAT, "STALL": STALL}
+    join, heartbeat, stall = (_seconds(environ, f"JAXCADE_{name}_SECONDS", value) for name, value in limits.items())
     here = {name: value for name, value in environ.items() if name in _NAMES}
-    print(f"jaxcade: joining the run's other processes, within {PATIENCE} s: {here}", file=sys.stderr, flush=True)
-    jax.distributed.initialize(
-        **settings,
-        initialization_timeout=PATIENCE,
-        heartbeat_timeout_seconds=HEARTBEAT,
-        shutdown_timeout_seconds=HEARTBEAT,
-    )
+    print(f"jaxcade: joining the run's other processes, within {join} s: {here}", file=sys.stderr, flush=True)
+    with watchdog.joining(join):
+        jax.distributed.initialize(
+            **settings,
+            initialization_timeout=2 * join,  # JAX would say neither who nor where
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=stall,
+        )
+    watchdog.start(stall=stall, every=min(heartbeat, stall) / 10, collectives=multihost_utils.__file__)
 
 
 def several() -> bool:
@@ -108,6 +114,13 @@ def together() -> Iterator[None]:
             raise Elsewhere(f"process {failed[0]}: {told[failed[0]]}")
     if problem is not None:
         raise problem
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: int) -> int:
+    value = environ.get(name, str(default))
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{name}={value}: must be a whole number of seconds, at least 1")
+    return int(value)
 
 
 def _settings(environ: Mapping[str, str]) -> dict[str, Any] | None:

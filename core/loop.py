@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from core import checkpoint, mesh, profiling, progress, stopping, tracking, types
+from core import checkpoint, mesh, profiling, progress, stopping, tracking, types, watchdog
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,9 @@ def begin(
         state = state if weights is None else _adopt(state, functions.abstract, weights)
         return Start(**given, state=state, learning_from=warmup)
     held = None
-    if restored.source is not None:  # else of another number of processes: the source begins its next batch anew
+    # Else of another number of processes, or for an empty memory, in which a batch from the middle of games would lack
+    # the frames before it: the source begins its next batch anew.
+    if restored.source is not None and restored.replay_restored:
         source.load_state_dict(restored.source["source"])
         held = restored.source["held"]
     return Start(
@@ -133,12 +135,19 @@ def run(
         done, size = step * source.examples_per_step, source.examples_per_step
         return done // every > (done - size) // every or step == total
 
+    if step < total <= start.learning_from:
+        begins = start.learning_from * source.examples_per_step
+        bar.message(
+            f"budget={schedule.budget}: no update will be made, as learning begins after {begins} {source.unit}; set a "
+            "larger budget or a smaller learner.learning_starts"
+        )
     if held is None:
         source.start(functions.view(state), step)
     saved = step if held is not None else -1
     while step < total and not stop.before(step):
         batch = functions.globalize(source.next() if held is None else held)
         held = None
+        watchdog.passed()
         if schedule.lag:
             source.start(functions.view(state), step + 1)
         if step < start.learning_from:
@@ -246,6 +255,7 @@ class _Journal:
         self._window.append(metrics)
 
     def advance(self, step: int) -> None:
+        watchdog.passed()
         self._step = step
         self._bar.update(step * self._source.examples_per_step, self.newest)
 

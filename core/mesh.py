@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from core import watchdog
 
 Rules = tuple[tuple[str, tuple[str | None, ...] | str], ...]
 
@@ -45,22 +47,26 @@ class Placement:
             except re.error as error:
                 raise ValueError(f"rules: {pattern} is no regular expression: {error}") from error
 
+    def planned(self, devices: int) -> AbstractMesh:
+        """The mesh over so many devices, none of which has to be here. Raises ValueError where they do not fill it."""
+        data = self.data or devices // self.model
+        if data * self.model > devices or data < 1:
+            raise ValueError(f"mesh: data={data} x model={self.model} needs more than the {devices} devices here")
+        return AbstractMesh((data, self.model), AXES, axis_types=(AxisType.Auto,) * 2)
+
     def mesh(self) -> jax.sharding.Mesh:
         """Raises: ValueError where the devices at hand do not fill the mesh."""
         devices = jax.devices()
-        data = self.data or len(devices) // self.model
-        if data * self.model > len(devices) or data < 1:
-            raise ValueError(f"mesh: data={data} x model={self.model} needs more than the {len(devices)} devices here")
-        if len({device.process_index for device in devices[: data * self.model]}) < jax.process_count():
+        planned = self.planned(len(devices))
+        used = devices[: planned.size]
+        if len({device.process_index for device in used}) < jax.process_count():
             raise ValueError(
-                f"mesh: data={data} x model={self.model} leaves some of the {jax.process_count()} processes without a "
-                f"device; take all {len(devices)} devices (mesh.data=null) or fewer processes"
+                f"mesh: data={planned.shape['data']} x model={self.model} leaves some of the {jax.process_count()} "
+                f"processes without a device; take all {len(devices)} devices (mesh.data=null) or fewer processes"
             )
-        return jax.make_mesh(
-            (data, self.model), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * self.model]
-        )
+        return jax.make_mesh(planned.axis_sizes, AXES, axis_types=planned.axis_types, devices=used)
 
-    def shardings(self, abstract: Any, mesh: jax.sharding.Mesh) -> Any:
+    def shardings(self, abstract: Any, mesh: jax.sharding.Mesh | AbstractMesh) -> Any:
         """A NamedSharding for each leaf of `abstract`, a tree of shapes."""
 
         def place(path: Any, leaf: Any) -> NamedSharding:
@@ -84,7 +90,7 @@ def globalize(batch: Any, mesh: jax.sharding.Mesh, *, axis: int = 0) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
 
 
-def check_batch(spec: Any, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, *, axis: int) -> None:
+def check_batch(spec: Any, mesh: jax.sharding.Mesh | AbstractMesh, *, axis: int) -> None:
     """Raises: ValueError, with the next sizes that do, where `axis` of a batch does not divide over `data`."""
     devices, size = mesh.shape["data"], jax.tree.leaves(spec)[0].shape[axis]
     if size % devices:
@@ -100,6 +106,7 @@ def localize(tree: Any) -> Any:
     """Global arrays, whole, as this process's own on its first device. All processes have to call it."""
     spread = [leaf for leaf in jax.tree.leaves(tree) if not leaf.is_fully_replicated]
     if spread:
+        watchdog.passed()
         over: Any = spread[0].sharding
         tree = jax.jit(lambda tree: tree, out_shardings=NamedSharding(over.mesh, P()))(tree)
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
@@ -111,13 +118,17 @@ def check_memory(abstract: Any, shardings: Any, *, hint: str) -> int:
     Raises:
       ValueError: they exceed what a device has; `hint` names the settings that change them.
     """
-    sizes = jax.tree.map(_bytes_on_device, abstract, shardings)
-    need, free = sum(jax.tree.leaves(sizes)), _free_bytes()
+    need, free = state_bytes(abstract, shardings), _free_bytes()
     if need > free:
         raise ValueError(
             f"memory: the state needs {need / 1e9:.2f} GB on a device that has {free / 1e9:.2f} GB free: {hint}"
         )
     return need
+
+
+def state_bytes(abstract: Any, shardings: Any) -> int:
+    """On the fullest device."""
+    return sum(jax.tree.leaves(jax.tree.map(_bytes_on_device, abstract, shardings)))
 
 
 def _bytes_on_device(leaf: Any, sharding: NamedSharding) -> int:

@@ -11,7 +11,10 @@ from core import types
 
 
 def linear(*, start: float, end: float, frames: int) -> Callable[[float], float]:
-    """`start` to `end` over the first `frames` (or images), `end` from then on."""
+    """A share in [0, 1]: `start` to `end` over the first `frames` (or images), `end` from then on."""
+    for name, share in (("start", start), ("end", end)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share}: a share lies in [0, 1]")
     if frames < 1:
         raise ValueError(f"frames={frames}: a schedule lasts at least 1 frame")
     return lambda now: start + (end - start) * min(max(now / frames, 0.0), 1.0)

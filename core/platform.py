@@ -104,7 +104,12 @@ def cpu() -> str:
     lines = dict(line.split(": ", 1) for line in _cpu_lines() if ": " in line)
     name = lines.get("model name") or platform.processor() or platform.machine()
     family = f"family {lines['cpu family']}, " if "cpu family" in lines else ""
-    return f"{name} ({family}{_cores()} cores)"
+    return f"{name} ({family}{cores()} cores)"
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tunable() -> bool:
@@ -127,7 +132,3 @@ def _cpu_lines() -> list[str]:
     kept = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features", "CPU part")
     pairs = (re.split(r"\s*:\s*", line, maxsplit=1) for line in text.splitlines())
     return [f"{pair[0]}: {pair[1]}" for pair in pairs if len(pair) == 2 and pair[0] in kept]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

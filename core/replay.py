@@ -103,6 +103,10 @@ class Prioritized:
         for name in ("alpha", "beta", "uniform"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie in [0, 1]")
+        if self.anneal < 1:
+            raise ValueError(f"anneal={self.anneal}: must be at least 1 update; beta=1 has the full weights at once")
+        if not self.floor >= 0:
+            raise ValueError(f"floor={self.floor}: must be at least 0, the usual value is 1e-6")
 
     def init(self, rows: int, streams: int) -> Any:
         return {"priority": jnp.zeros((rows, streams)), "row_sum": jnp.zeros(rows), "largest": jnp.ones(())}

@@ -5,7 +5,7 @@ frames, A actions, H W C image, Z latent, D features.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -131,6 +131,10 @@ class Evaluator(Protocol):
 
     def prepare(self, learner: Any) -> None:
         """Refuses, by a ValueError and before any training, a learner that it cannot judge."""
+        ...
+
+    def names(self, learner: Any, spec: Any) -> Collection[str]:
+        """The names of the scalars that its reports may have; `spec` is that of the learner's batches."""
         ...
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> Report: ...

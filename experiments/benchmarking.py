@@ -7,20 +7,30 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from experiments import build, config
-from experiments.benchmarks import generative, processes, results
+from experiments.benchmarks import core, generative, processes, results
+
+MODELS = {"dqn": (), "generative": tuple(generative.MODELS), "core": tuple(core.ROWS)}
+
+
+class Found(Protocol):
+    """What a suite found."""
+
+    def content(self) -> dict[str, Any]: ...
+
+    def table(self) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
     """`conf/benchmark.yaml` as an object."""
 
-    suite: Literal["dqn", "generative"]
+    suite: Literal["dqn", "generative", "core"]
     only: tuple[str, ...] = ()  # of the suite's models; (): all of them
     rounds: int = 5  # in each, everything is measured once
-    seconds: float = 2.0  # for each part in a round
+    seconds: float = 2.0  # for each part in a round; of `core`, for each learner on each layout of devices
     run_seconds: float = 30.0  # for each whole training in a round, once learning has begun
     out: str = "benchmark.json"
     peers: bool = False
@@ -33,7 +43,7 @@ class Wanted:
         for name in ("seconds", "run_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
-        models = generative.MODELS if self.suite == "generative" else ()
+        models = MODELS[self.suite]
         for name in self.only:
             if name not in models:
                 raise ValueError(f"only={name}: suite={self.suite} has {', '.join(models) or 'nothing to choose from'}")
@@ -43,8 +53,8 @@ def task(settings: config.Config, _: Path) -> None:
     """Runs the suite, prints its tables and writes the JSON."""
     wanted: Wanted = build.objects({**settings, "_target_": f"{__name__}.Wanted"})
     began = datetime.datetime.now(datetime.UTC)
-    # A suite is a module with `run(wanted) -> results.Results`.
-    found: results.Results = importlib.import_module(f"experiments.benchmarks.{wanted.suite}").run(wanted)
+    # A suite is a module with `run(wanted) -> Found`.
+    found: Found = importlib.import_module(f"experiments.benchmarks.{wanted.suite}").run(wanted)
     machine = results.machine()
     content = {
         "command": f"python -m experiments.benchmark {shlex.join(sys.argv[1:])}",

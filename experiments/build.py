@@ -26,6 +26,8 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
+import jax
+import optax
 import pydantic
 
 from core import mesh as meshes
@@ -80,6 +82,21 @@ class Run:
     def __post_init__(self):
         _at_least(self, 0, "seed")
         _at_least(self, 1, "budget", "log_every")
+        if self.optimizer is not None:
+            _check_told(self.learner, self.optimizer)
+
+
+def _check_told(learner: Any, optimizer: optax.GradientTransformation) -> None:
+    """Raises ValueError for an optimiser that wants to know what the learner does not tell it."""
+    told = {"progress": 0.0} if hasattr(learner, "budget") else {}  # how far the run is
+    update = optax.with_extra_args_support(optimizer).update
+    try:
+        jax.eval_shape(lambda: update({}, optimizer.init({}), {}, **told))
+    except TypeError as error:
+        raise ValueError(
+            f"optimizer: {type(learner).__name__} does not tell it all that it wants ({error}); take "
+            "optimizer=adam or adamw (adam_cosine is for GANs)"
+        ) from error
 
 
 def run(config: Mapping[str, Any], *, source: Any = None) -> Run:
@@ -189,7 +206,7 @@ def _make(value: Any, *, sizes: Mapping[str, Any] | None) -> Any:
         return value.make(sizes=sizes)
     if isinstance(value, dict):
         return {name: _make(item, sizes=sizes) for name, item in value.items()}
-    if isinstance(value, tuple):
+    if type(value) is tuple:  # and no named one, which an optimiser that is made already is
         return tuple(_make(item, sizes=sizes) for item in value)
     return value
 

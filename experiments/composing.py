@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,28 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # how `expe
 from hydra.core import global_hydra
 from hydra.core.override_parser import overrides_parser
 
-from experiments import build, config, jobs, mistakes, resuming
+from experiments import build, config, jobs, memory, mistakes, resuming
 
 SAFE = re.compile(r"[A-Za-z0-9._/@+-]+")  # folders whose names pass through Hydra, the shell and Slurm as they are
 _FOLDER = "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"  # which the launch gives to its runs
 
 
 def launch(
-    lines: Sequence[str], settings: jobs.Settings, *, sweep: bool, command: str, names: Iterable[str]
+    lines: Sequence[str],
+    settings: jobs.Settings,
+    *,
+    sweep: bool,
+    command: str,
+    names: Iterable[str],
+    admit: Callable[[int], None],
 ) -> jobs.Launch:
     """The launch of these overrides of conf/train.yaml. `names` are the job's own keys, which may have been meant.
 
+    `admit` hears how many runs a sweep has before they are looked at, and raises where they are too many.
+
     Raises:
-      build.ConfigError: a config does not compose or holds values that cannot be, its data cannot be read, or its
-        folder is taken or has an odd name.
+      build.ConfigError: a config does not compose or holds values that cannot be, its data cannot be read, its state
+        does not fit the GPUs, or its folder is taken or has an odd name.
     """
     if not sweep and (several := swept(lines)):
         raise build.ConfigError(several[0], ": several values want -m, one run for each")
@@ -34,7 +42,10 @@ def launch(
     try:
         if any(line.startswith("resume=") for line in lines):
             return _resumed(lines, settings, sweep=sweep, command=command)
-        return _fresh(lines, settings, sweep=sweep, command=command)
+        runs = _combinations(lines) if sweep else [list(lines)]
+        if sweep:
+            admit(len(runs))
+        return _fresh(runs, settings, sweep=sweep, command=command)
     except errors.CompactHydraException as error:
         told = mistakes.explain(error, lines, conf=config.CONF, name="train")
         wrong = told.partition(":")[0]
@@ -52,14 +63,14 @@ def swept(lines: Sequence[str]) -> list[str]:
     return found
 
 
-def _fresh(lines: Sequence[str], settings: jobs.Settings, *, sweep: bool, command: str) -> jobs.Launch:
-    runs = _combinations(lines) if sweep else [list(lines)]
+def _fresh(runs: Sequence[list[str]], settings: jobs.Settings, *, sweep: bool, command: str) -> jobs.Launch:
     folder_key = "hydra:sweep.dir" if sweep else "hydra:run.dir"
     # Hydra decides on the folder, by the first run's config.
     plain = [config.compose(*run, f"+launch_folder=${{{folder_key}}}") for run in runs]
     folder = _checked(Path(settings.scratch or "", plain[0]["launch_folder"]).absolute())
     for one in plain:
-        check({name: value for name, value in one.items() if name != "launch_folder"})
+        del one["launch_folder"]
+        check(one)
     common = set(runs[0]).intersection(*runs)
     members = []
     for number, run in enumerate(runs):
@@ -70,6 +81,7 @@ def _fresh(lines: Sequence[str], settings: jobs.Settings, *, sweep: bool, comman
     if taken := next((path for path in (folder / config.FILE, folder / "slurm", folder / "0") if path.exists()), None):
         remedy = "resume=<folder> goes on with a run, retry=<folder> with a launch"
         raise build.ConfigError("hydra.run.dir", f"={folder}: holds {taken.name} already; {remedy}")
+    memory.check(plain, settings)
     return _launch(folder, plain[0]["name"], members, settings, sweep=sweep, command=command)
 
 
@@ -81,6 +93,7 @@ def _resumed(lines: Sequence[str], settings: jobs.Settings, *, sweep: bool, comm
     folder = _checked(Path(composed["resume"]).absolute())
     plain = resuming.merged(composed, lines)
     check(plain)
+    memory.check([plain], settings)
     changes = tuple(line for line in lines if not line.startswith("resume="))
     member = jobs.Member(folder=".", arguments=(f"resume={folder}", *changes), changes=changes)
     return _launch(folder, plain["name"], [member], settings, sweep=False, command=command)

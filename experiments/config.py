@@ -89,7 +89,7 @@ def _shrunk(config: DictConfig) -> DictConfig:
 
 
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
-    """Writes `config.yaml`, atomically, with the commands so far above it and the games' `protocol` below.
+    """Writes `config.yaml`, atomically, with the commands so far above it and the `protocol` below.
 
     Raises:
       build.ConfigError: the folder holds a run already, and `config` does not resume it.

@@ -1,4 +1,4 @@
-"""Plays with a trained agent: `python -m experiments.evaluate run=<run folder> [episodes=30] [video=true]`.
+"""Judges a run of any kind: `python -m experiments.evaluate run=<run folder> [episodes=30] [count=10000] [...]`.
 
 Exit status: 0 done, 2 a mistake in what was typed.
 """

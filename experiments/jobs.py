@@ -36,6 +36,7 @@ class Settings:
     constraint: str | None = None
     time: str | None = None
     gpus_per_node: int = 0
+    gpu_memory: float | None = None  # GB of each; None: not known
     cpus_per_task: int | None = None
     memory: str | None = None  # of a node
     options: tuple[str, ...] = ()  # more for sbatch
@@ -54,6 +55,8 @@ class Settings:
             given = getattr(self, name)
             if isinstance(given, int) and given < value:
                 raise ValueError(f"{name}={given}: must be at least {value}")
+        if self.gpu_memory is not None and self.gpu_memory <= 0:
+            raise ValueError(f"gpu_memory={self.gpu_memory:g}: must be more than 0, or null")
         if self.tasks < 1:
             raise ValueError("tasks_per_node=gpus: gpus_per_node must say how many")
         if not 10 <= self.stop_seconds <= 65_535:

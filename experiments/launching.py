@@ -75,7 +75,14 @@ def task(typed: Typed, plain: config.Config, _: Path) -> None:
     elif wanted.retry:
         retry(_load("retry", wanted.retry), settings, resuming.keys([line for line in typed.own if "=" in line]))
     else:
-        launch = composing.launch(typed.training, settings, sweep=typed.sweep, command=typed.command, names=OWN)
+        launch = composing.launch(
+            typed.training,
+            settings,
+            sweep=typed.sweep,
+            command=typed.command,
+            names=OWN,
+            admit=(lambda runs: None) if wanted.dry_run else _check_number,
+        )
         if wanted.dry_run:
             print(jobs.script(launch), end="")
             return
@@ -129,13 +136,25 @@ def check(settings: jobs.Settings) -> None:
             raise build.ConfigError(key, f"={value}: partition {there.name} has {most} at most{each}")
 
 
-def _partition(name: str | None) -> scheduler.Partition:
-    """The one of this name, or the default."""
+def _check_number(runs: int) -> None:
+    """Raises build.ConfigError where Slurm takes no array of so many."""
+    most = _asked(scheduler.longest_array)
+    if runs > most:
+        remedy = "several launches, each with a part of the values, take them all"
+        raise build.ConfigError("", f"{runs} runs: an array of this Slurm has {most} at most (MaxArraySize); {remedy}")
+
+
+def _asked(question: Callable[[], Any]) -> Any:
     try:
-        partitions = scheduler.partitions()
+        return question()
     except scheduler.Unavailable as error:
         remedy = "dry_run=true shows the script alone, slurm/cluster.py starts a small Slurm on this machine"
         raise build.ConfigError("", f"{error}; {remedy}") from error
+
+
+def _partition(name: str | None) -> scheduler.Partition:
+    """The one of this name, or the default."""
+    partitions = _asked(scheduler.partitions)
     if name is None:
         default = next((partition for partition in partitions.values() if partition.is_default), None)
         if default is None:

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,6 +76,12 @@ def queued(jobs: Iterable[str]) -> dict[str, Queued]:
         name = job if task == "N/A" else f"{array}_{task}"
         found[name] = Queued(state=state, reason=reason, restarts=int(restarts))
     return found
+
+
+def longest_array() -> int:
+    """How many members a job array may have. Raises Unavailable."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
+    return int(found[1]) if found else sys.maxsize
 
 
 def submit(script: Path) -> str:

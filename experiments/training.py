@@ -1,5 +1,6 @@
 """One run, from a config to its outcome: what `experiments.train` does with a composed config."""
 
+import contextlib
 import io
 import logging
 import sys
@@ -34,16 +35,19 @@ def task(settings: config.Config, folder: Path) -> None:
 
 def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop.Outcome:
     """Builds everything that `settings` describe and runs the loop; what it makes lies in `folder`."""
+    if settings["init_from"] and not settings["resume"]:
+        config.load(settings["init_from"])  # refused before anything is built where it is no run
     run = build.run(settings)
     platform.cache()
     source, learner = run.source, run.learner
     try:
         _attach(source, learner)
         _prepare(run.evaluators, learner)
+        _check_metric(run)
         _check_folder(folder)
         with distributed.together():
             if distributed.primary():
-                config.save(folder, settings, protocol=source.protocol)
+                config.save(folder, settings, protocol=_protocol(run, folder))
         checkpoints = checkpoint.Checkpoints(
             folder / "checkpoints",
             keep=run.checkpoint.keep,
@@ -52,19 +56,8 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
             better=run.checkpoint.better,
             log=print if distributed.primary() else lambda line: None,
         )
-        start = loop.begin(
-            learner=learner,
-            source=source,
-            placement=run.mesh,
-            seed=run.seed,
-            checkpoints=checkpoints,
-            weights=None if run.init_from is None else _weights(Path(run.init_from)),
-        )
+        start = _begin(run, checkpoints, folder)
         outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
-    except loop.Refused as error:
-        if not settings["resume"] and distributed.primary():
-            (folder / config.FILE).unlink()  # no run lies here, and the next try may
-        raise build.ConfigError("", str(error)) from error
     finally:
         source.close()
     done = "finished" if outcome.finished else "stopped"
@@ -94,6 +87,56 @@ def _prepare(evaluators: Mapping[str, types.Evaluator], learner: Any) -> None:
             evaluator.prepare(learner)
         except ValueError as error:
             raise build.ConfigError(f"evaluators.{name}", f": {error}") from error
+
+
+def _begin(run: build.Run, checkpoints: checkpoint.Checkpoints, folder: Path) -> loop.Start:
+    """The run about to go on; where it cannot be, ConfigError, and a folder that holds no run."""
+    try:
+        return loop.begin(
+            learner=run.learner,
+            source=run.source,
+            placement=run.mesh,
+            seed=run.seed,
+            checkpoints=checkpoints,
+            weights=None if run.init_from is None else _weights(Path(run.init_from)),
+        )
+    except (loop.Refused, checkpoint.CheckpointError) as error:
+        if not run.resume and distributed.primary():
+            (folder / config.FILE).unlink()  # the next try may lie here
+            with contextlib.suppress(OSError):  # only empty ones go
+                (checkpoints.folder / "best").rmdir()
+                checkpoints.folder.rmdir()
+        raise build.ConfigError("", str(error)) from error
+
+
+def _check_metric(run: build.Run) -> None:
+    """A run without evaluators keeps no best checkpoint, as asked; one with them has a metric to keep it by."""
+    metric = run.checkpoint.metric
+    if metric is None or not run.evaluators:
+        return
+    try:
+        names = {name for each in run.evaluators.values() for name in each.names(run.learner, run.source.spec)}
+    except ValueError as error:  # the learner does not fit the data
+        raise build.ConfigError("", str(error)) from error
+    if metric not in names:
+        there = ", ".join(sorted(names)) or "nothing"
+        problem = f"={metric}: no evaluation gives it; take null for no best checkpoint, or of what there is: {there}"
+        raise build.ConfigError("checkpoint.metric", problem)
+
+
+def _protocol(run: build.Run, folder: Path) -> dict[str, Any]:
+    """What training figures and evaluations must be read with; of a resumed run they are seen through the same eyes."""
+    judged = {name: own for name, each in run.evaluators.items() if (own := getattr(each, "protocol", None))}
+    before = config.protocol(folder).get("evaluators", {}) if run.resume else {}
+    for name in before.keys() & judged.keys():
+        old, new = (protocol[name].get("features_sha256") for protocol in (before, judged))
+        if old != new:
+            raise build.ConfigError(
+                f"evaluators.{name}.features",
+                f": have the digest {new}, and this run's figures so far are of {old}, which do not compare; put that "
+                f"file or run back, or start a new run from these weights: init_from={folder}",
+            )
+    return {**run.source.protocol, **({"evaluators": judged} if judged else {})}
 
 
 def _loop(

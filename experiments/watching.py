@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core import watchdog
 from experiments import build, config, jobs, scheduler
 
 PENDING, RUNNING, DONE, FAILED = "pending", "running", "done", "failed"
@@ -18,8 +19,10 @@ ENDED_BADLY = (FAILED, CANCELLED, MISSING)
 # Slurm's names.
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED", "RESV_DEL_HOLD")
 _GOING = ("RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED")
-_LINES = 3  # of a log, as the reason of a failure
-_KILLED = {137: "killed (SIGKILL: out of memory?)", 130: "interrupted", 139: "crashed (SIGSEGV)", 134: "aborted"}
+_LINES = 4  # of a log, as the reason of a failure
+_NOISE = re.compile(r"\s*$|\s+@ +0x|\*\*\* Check failure|.*: line \d+: +\d+ Aborted")  # where JAX aborts
+_STATUSES = {137: "killed (SIGKILL: out of memory?)", 130: "interrupted", 139: "crashed (SIGSEGV)", 134: "aborted"}
+_STATUSES |= {watchdog.EXIT_STATUS: "a process waited in vain for another"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ def _state(
     if event == "done":
         return State(state=DONE, **known)
     if event == "failed":
-        return _failed(run, _KILLED.get(last["status"], f"exit status {last['status']}"), known)
+        return _failed(run, _STATUSES.get(last["status"], f"exit status {last['status']}"), known)
     if queued is not None and queued.state in _GOING:
         return State(state=RUNNING, detail=f"on {last['node']}{_again(queued.restarts)}" if last else "", **known)
     if queued is not None and queued.state == "COMPLETED":
@@ -115,7 +118,7 @@ def _failed(run: Path, detail: str, known: Mapping[str, Any]) -> State:
     of_first = [log for log in spoken if first and log.name == f"{known['job']}-rank{first[1]}.log"]
     raised = [log for log in spoken if any(_raised(line) for line in ends[log])]
     chosen = next(iter([*of_first, *raised, *spoken]), None)
-    lines = [line for line in ends[chosen] if line.strip()][-_LINES:] if chosen else []
+    lines = [line for line in ends[chosen] if not _NOISE.match(line)][-_LINES:] if chosen else []
     lines += [first[0]] if first else []
     if ends[script] and ends[script][-1].startswith("job ") and chosen != script:
         lines.append(ends[script][-1])  # why it was not started again

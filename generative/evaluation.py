@@ -18,6 +18,8 @@ from core import datasets, distributed, media, mesh, types
 from generative import drawing, metrics
 from generative import features as features_
 
+_FIGURES = ("fid", "kid", "kid_stderr", "precision", "recall")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Samples:
@@ -35,6 +37,9 @@ class Samples:
     def prepare(self, learner: Any) -> None:
         _require(learner, "sample", "samples")
         drawing.check_sampler(learner, self.sampler)
+
+    def names(self, learner: Any, spec: Any) -> tuple[str, ...]:
+        return ()
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         return self.report(learner, mesh.localize(learner.view(state)))
@@ -68,6 +73,11 @@ class HeldOut:
     def prepare(self, learner: Any) -> None:
         _require(learner, "judge", "held_out")
         len(self._held.image)  # reads them
+
+    def names(self, learner: Any, spec: Any) -> list[str]:
+        view = lambda key: learner.view(learner.init(key, spec))
+        judged = jax.eval_shape(lambda key, batch: learner.judge(view(key), batch, key), jax.random.key(0), spec)
+        return [f"eval/{name}" for name in judged]
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         return self.report(learner, mesh.localize(learner.view(state)))
@@ -131,6 +141,9 @@ class Quality:
         drawing.check_sampler(learner, self.sampler)
         features_.check(self.features, self._images[0].shape[1:])
 
+    def names(self, learner: Any, spec: Any) -> list[str]:
+        return [f"eval/{name}{floor}" for name in _FIGURES for floor in ("", "_floor")] + ["eval/fid_ratio"]
+
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         report = self.report(learner, mesh.localize(learner.view(state)))
         self._watch(report.scalars)
@@ -192,13 +205,8 @@ class Quality:
         reference, moments = self._reference
         kid = metrics.kernel_distance(seen, reference, block=self.block)
         precision, recall = metrics.precision_recall(seen, reference[: self.count], neighbours=self.neighbours)
-        return {
-            "fid": metrics.frechet(metrics.moments(self._split(seen)), moments),
-            "kid": kid.value,
-            "kid_stderr": kid.standard_error,
-            "precision": precision,
-            "recall": recall,
-        }
+        fid = metrics.frechet(metrics.moments(self._split(seen)), moments)
+        return dict(zip(_FIGURES, (fid, kid.value, kid.standard_error, precision, recall), strict=True))
 
     def _split(self, rows: np.ndarray) -> list[np.ndarray]:
         return [rows[start : start + self.batch] for start in range(0, len(rows), self.batch)]

@@ -41,6 +41,9 @@ class Pictures:
             )
         assert len(self._held.image)
 
+    def names(self, learner: Any, spec: Any) -> tuple[str, ...]:
+        return ()
+
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         return self.report(learner, mesh.localize(learner.view(state)))
 

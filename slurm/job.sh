@@ -31,7 +31,7 @@ fi
 [[ -e $folder/config.yaml ]] && arguments=("resume=$folder" "${changes[@]}")
 
 # What each process does. It holds a lock: one on a node that was lost may still be at work on this run, and is waited
-# for. A stop counts as no failure, so that srun's status is that of a process that did fail, where one did.
+# for. The first that fails writes down its status: srun's would be that of another, which Slurm then ends by TERM.
 process='
 trap : INT USR1 TERM # Slurm sends them to the training as well
 exec 9>>"$0$SLURM_PROCID"
@@ -40,7 +40,11 @@ status=$?
 ((status == 74 || status > 128)) && exit "$status"
 "$@"
 status=$?
-((status == 75)) && exit 0
+case $status in
+  0 | 75) exit 0 ;;
+  138 | 143) ;; # USR1 or TERM, before the training listens
+  *) echo "$status" >>"${0%lock}failed-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" ;;
+esac
 exit "$status"'
 
 log=$logs/$job-rank0.log
@@ -51,6 +55,9 @@ srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/$job-rank%t.log" \
   bash -c "$process" "$logs/lock" "${python[@]}" -m experiments.train "${arguments[@]}"
 status=$?
 trap - EXIT
+failed=$logs/failed-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
+[[ -s $failed ]] && read -r status <"$failed"
+rm -f "$failed"
 
 # When a node is lost srun may say 0, so the training's own last line decides.
 if ((status == 0)); then

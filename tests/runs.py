@@ -54,6 +54,9 @@ class Watch:
 
     def prepare(self, learner: Any) -> None: ...
 
+    def names(self, learner: Any, spec: Any) -> tuple[str, ...]:
+        return ()
+
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         return types.Report(scalars=self.look(int(state.step), state) or {})
 
@@ -145,12 +148,15 @@ def assert_same(left: Any, right: Any) -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=jax.tree_util.keystr(path))
 
 
-def on_eight_devices(script: pathlib.Path) -> None:
-    """Runs a script in a process of its own, since the number of simulated devices is fixed when JAX starts."""
+def on_eight_devices(script: pathlib.Path, *, optimized: bool = False) -> None:
+    """Runs a script in a process of its own, since the number of simulated devices is fixed when JAX starts.
+
+    Its programs are compiled with little care, which is what takes the time, unless `optimized`: to be looked at.
+    """
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # it is compiling that takes the time
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0" if optimized else "1",
         "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
     }
     command = [sys.executable, "-W", "error", str(script)]

@@ -10,34 +10,60 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, config
+from experiments import build, config, launching, resuming
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, flags=re.DOTALL)
 LINES = [line for language, block in BLOCKS if not language for line in block.splitlines() if line.strip()]
+DATE = "2026-01-31_12-00-00"  # in place of <date-time>
+
+
+def lines(module: str) -> list[str]:
+    return [line for line in LINES if line.startswith(f"python -m experiments.{module} ")]
 
 
 def overrides(line: str) -> list[str]:
     """What follows the module's name, without options, comments and sweeps (the first of their values)."""
-    words = shlex.split(line, comments=True)[3:]
+    words = shlex.split(line.replace("<date-time>", DATE), comments=True)[3:]
     return [re.sub(r"=([^,\[]+),.*", r"=\1", word) for word in words if not word.startswith("-")]
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python -m experiments.train")])
+@pytest.mark.parametrize("line", [line for line in lines("train") if " resume=" not in line])
 def test_training_commands_compose(line: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     write_example(tmp_path, monkeypatch)
-    words = overrides(line)
-    if not any(word.startswith("resume=") for word in words):
-        build.plan({**config.compose(*words), "_target_": "experiments.build.Run"})
+    build.plan({**config.compose(*overrides(line)), "_target_": "experiments.build.Run"})
+
+
+@pytest.mark.parametrize("line", [line for line in lines("train") if " resume=" in line])
+def test_runs_go_on_with_what_is_typed_and_all_else_as_it_was(line: str, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    saved = config.compose("experiment=dqn/pong")
+    config.save(tmp_path / "runs/dqn/pong" / DATE, saved)
+    typed = overrides(line)
+    merged = resuming.merged(config.compose(*resuming.arguments(typed)), typed)
+    build.plan({**merged, "_target_": "experiments.build.Run"})
+    assert {key for key in saved if merged[key] != saved[key]} == resuming.keys(typed) > {"resume"}
+
+
+@pytest.mark.parametrize("line", lines("launch"))
+def test_launches_compose(line: str, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.chdir(tmp_path)
+    typed = launching.split([*overrides(line), "dry_run=true"])
+    plain = config.compose(*typed.own, name="launch")
+    if plain["status"]:  # of what the line before it would have launched
+        with pytest.raises(build.ConfigError, match=rf"^status=runs/dqn/pong/{DATE}: nothing was launched here"):
+            typed.task(plain, tmp_path)
+    else:
+        typed.task(plain, tmp_path)
+        assert "#SBATCH --partition=gpu" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["evaluate", "sample", "collect"])
 def test_other_commands_compose(name: str):
-    lines = [line for line in LINES if line.startswith(f"python -m experiments.{name}")]
-    assert lines
-    for line in lines:
-        config.compose(*[re.sub("[<>]", "", word) for word in overrides(line)], name=name)
+    assert lines(name)
+    for line in lines(name):
+        config.compose(*overrides(line), name=name)
 
 
 def test_every_command_is_one_of_ours():

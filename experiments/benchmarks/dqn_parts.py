@@ -72,7 +72,7 @@ def remembering(run: build.Run) -> dict[str, timing.Part]:
     """
     learner, key = run.learner, jax.random.key(0)
     random = np.random.default_rng(0)
-    rollout = jax.tree.map(lambda leaf: _noise(random, leaf.shape, leaf.dtype), run.source.spec)
+    rollout = jax.tree.map(lambda leaf: noise(random, leaf.shape, leaf.dtype), run.source.spec)
     held = [_full(jax.jit(lambda key: learner.init(key, run.source.spec))(key))]
     absorb = jax.jit(learner.absorb, donate_argnums=0)
     step = jax.jit(lambda state, rollout: learner.step(state, rollout)[0], donate_argnums=0)
@@ -135,6 +135,13 @@ def transition_bytes(run: build.Run) -> float:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(ring)) / ring.action.size
 
 
+def noise(random: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Bytes and numbers at random; true flags are rare, as the ends of games are."""
+    if dtype == np.uint8:
+        return random.integers(256, size=shape, dtype=np.uint8)
+    return (random.random(shape) < 0.01).astype(dtype)
+
+
 def _full(state: Any) -> Any:
     """The state with a replay in which every row may be drawn."""
     ring = state.replay
@@ -148,7 +155,7 @@ def _samples(run: build.Run, batch: int) -> replay.Sample:
     bytes_each = 2 * batch * int(np.prod(sizes["observation"])) * dtype.itemsize
     lead = (max(2, min(MOST_SCANNED, MOST_SAMPLED // bytes_each)), batch)
     random = np.random.default_rng(0)
-    frames = lambda: jnp.asarray(_noise(random, (*lead, *sizes["observation"]), dtype))
+    frames = lambda: jnp.asarray(noise(random, (*lead, *sizes["observation"]), dtype))
     return replay.Sample(
         observation=frames(),
         action=jnp.asarray(random.integers(sizes["actions"], size=lead), jnp.int32),
@@ -158,13 +165,6 @@ def _samples(run: build.Run, batch: int) -> replay.Sample:
         weight=jnp.ones(lead),
         index=jnp.zeros((lead[0], 1, batch), jnp.int32),
     )
-
-
-def _noise(random: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Bytes and numbers at random; true flags are rare, as the ends of games are."""
-    if dtype == np.uint8:
-        return random.integers(256, size=shape, dtype=np.uint8)
-    return (random.random(shape) < 0.01).astype(dtype)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import json
 import os
 import platform as python_platform
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -96,6 +98,37 @@ def last_line(command: Sequence[str], kind: Kind) -> Any:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def group(command: Sequence[str], kind: Kind, *, processes: int = 1, devices: int = 1) -> Any:
+    """Runs a command in processes that join each other, each with simulated devices; the first one's last line as JSON.
+
+    Raises: RuntimeError with the end of what a process said that failed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    variables = environment(kind) | {"JAX_PLATFORMS": "cpu"}
+    variables["XLA_FLAGS"] = f"{variables.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    if processes > 1:
+        variables |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    started = []
+    with contextlib.ExitStack() as stack:
+        for index in range(processes):
+            said = stack.enter_context(tempfile.TemporaryFile("w+"))
+            own = variables | ({"JAX_PROCESS_ID": str(index)} if processes > 1 else {})
+            process = subprocess.Popen(
+                command, env=own, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True
+            )
+            started.append((stack.enter_context(process), said))
+            stack.callback(process.kill)
+        told = [process.communicate(timeout=PATIENCE)[0] for process, _ in started]
+        for index, (process, said) in enumerate(started):
+            if process.returncode:
+                said.seek(0)
+                who = f"{' '.join(command)} (process {index} of {processes}, {devices} devices each)"
+                raise RuntimeError(f"{who} ended with status {process.returncode}:\n{said.read()[-2000:]}")
+    return json.loads(told[0].splitlines()[-1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

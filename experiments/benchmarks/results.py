@@ -58,21 +58,21 @@ class Results:
 
     def table(self) -> str:
         measured = [
-            (row.name, _number(row.median), f"{_number(min(row.values))} - {_number(max(row.values))}", row.unit)
+            (row.name, number(row.median), f"{number(min(row.values))} - {number(max(row.values))}", row.unit)
             for row in self.rows
         ]
         judged = [
             (
                 target.name,
-                f"{_number(target.median)} {target.unit}".strip(),
-                f"{target.must} {_number(target.limit)}" + (f", aim {_number(target.aim)}" if target.aim else ""),
+                f"{number(target.median)} {target.unit}".strip(),
+                f"{target.must} {number(target.limit)}" + (f", aim {number(target.aim)}" if target.aim else ""),
                 "met" if target.met else "MISSED",
             )
             for target in self.targets
         ]
-        tables = [_aligned([("measured", "median", "lowest - highest", "unit"), *measured])]
+        tables = [aligned([("measured", "median", "lowest - highest", "unit"), *measured])]
         if judged:
-            tables.append(_aligned([("target", "median", "limit", ""), *judged]))
+            tables.append(aligned([("target", "median", "limit", ""), *judged]))
         return "\n\n".join(tables)
 
 
@@ -97,12 +97,12 @@ def machine() -> Mapping[str, Any]:
     }
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three or four digits that mean something."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

@@ -34,11 +34,11 @@ def serve(
         print(json.dumps(median_seconds(parts[name.strip()], float(seconds))), file=told, flush=True)
 
 
-def median_seconds(part: Part, seconds: float) -> float:
-    """For one of what the part counts, calling it for so long."""
+def median_seconds(part: Part, seconds: float, *, calls: int = LEAST_CALLS) -> float:
+    """For one of what the part counts, calling it for so long and so often at least; with 0 seconds, just so often."""
     taken = []
     end = time.perf_counter() + seconds
-    while len(taken) < LEAST_CALLS or time.perf_counter() < end:
+    while len(taken) < calls or time.perf_counter() < end:
         began = time.perf_counter()
         count = part()
         taken.append((time.perf_counter() - began) / count)

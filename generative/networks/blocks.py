@@ -47,6 +47,19 @@ def depth_to_space(x: jax.Array) -> jax.Array:
     return x.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
+def space_to_depth(x: jax.Array) -> jax.Array:
+    """Undoes `depth_to_space`; an odd last row or column is doubled: [B, H, W, C] -> [B, H/2, W/2, 4C], rounded up."""
+    x = squares(x).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(*x.shape[:3], -1)
+
+
+def squares(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] -> [B, H/2, 2, W/2, 2, C], rounded up; an odd last row or column is doubled."""
+    batch, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
+
+
 def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Dropout by a key; without one, x itself."""
     if key is None or rate == 0:

@@ -87,7 +87,7 @@ class ResNet(nnx.Module):
     def features(self, image: jax.Array) -> jax.Array:
         x = pixels.signed(image)
         for stage in range(self.stages):
-            x = getattr(self, f"entry{stage}")(_halve(x) if stage else _space_to_depth(x))
+            x = getattr(self, f"entry{stage}")(_halve(x) if stage else blocks.space_to_depth(x))
             for block in range(self.depth):
                 x = getattr(self, f"block{stage}_{block}")(x)
         return jnp.mean(nnx.relu(x), axis=(1, 2))
@@ -109,20 +109,7 @@ class Block(nnx.Module):
 
 def _halve(x: jax.Array) -> jax.Array:
     """The largest of each 2 x 2 pixels. A maximum over axes: on a CPU a pooling window's gradient is slower."""
-    return jnp.max(_squares(x), axis=(2, 4))
-
-
-def _space_to_depth(x: jax.Array) -> jax.Array:
-    """Each 2 x 2 pixels side by side: [B, H, W, C] -> [B, H/2, W/2, 4C]."""
-    x = _squares(x).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(*x.shape[:3], -1)
-
-
-def _squares(x: jax.Array) -> jax.Array:
-    """[B, H, W, C] -> [B, H/2, 2, W/2, 2, C]; an odd last row or column is doubled."""
-    batch, height, width, channels = x.shape
-    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
+    return jnp.max(blocks.squares(x), axis=(2, 4))
 
 
 def _require(name: str, image: tuple[int, ...], classes: int, *, at_least: int) -> None:

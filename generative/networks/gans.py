@@ -125,7 +125,7 @@ class ResNetDiscriminator(nnx.Module):
         self.out = _Exit(rows * columns * widths[-1], classes, rngs=rngs)
 
     def __call__(self, image: jax.Array, label: jax.Array | None = None) -> jax.Array:
-        x = self.entry(_space_to_depth(image))
+        x = self.entry(blocks.space_to_depth(image))
         for stage in range(self.stages):
             if stage:
                 x = getattr(self, f"change{stage}")(_halve(x))
@@ -209,14 +209,6 @@ def _sizes(image: tuple[int, int, int], halvings: int) -> tuple[tuple[int, int],
 def _crop(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Drops the last row and column where pictures of odd sizes were doubled from one pixel too many."""
     return x[:, : size[0], : size[1]]
-
-
-def _space_to_depth(x: jax.Array) -> jax.Array:
-    """Undoes `depth_to_space`; odd sizes gain a row or column of zeros."""
-    x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, height // 2, width // 2, 4 * channels)
 
 
 def _halve(x: jax.Array) -> jax.Array:

@@ -1,7 +1,6 @@
 """Run by test_dqn.py on eight simulated devices: the same numbers as on one, and one all-reduce an update."""
 
 import functools
-import re
 from collections import Counter
 
 import jax
@@ -10,6 +9,7 @@ import optax
 
 from agents import dqn, networks, td
 from core import mesh, network, optim, replay, types
+from experiments.benchmarks import programs
 
 SHARDS, STEPS, STREAMS, FRAME = 8, 4, 1, (84, 84)
 UPDATES, PER_STEP = 20, 2
@@ -69,16 +69,6 @@ def state_arrays(state: dqn.DQNState) -> dict:
     return {"params": state.params, "target": state.target_params, "replay": state.replay, "updates": state.updates}
 
 
-def collectives(program: str) -> list[tuple[str, list[int]]]:
-    """(operation, elements of each operand) of everything that crosses devices."""
-    names = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
-    found = re.findall(rf"= (\(.*?\)|\S+) ({names})(?:-start)?\(", program)
-    sizes = lambda shape: [
-        int(np.prod([int(d) for d in s.split(",") if d])) for s in re.findall(r"\[([\d,]*)\]", shape)
-    ]
-    return [(name, sizes(shape)) for shape, name in found]
-
-
 def main() -> None:
     assert jax.device_count() == 8
     one, _ = train(1)
@@ -87,9 +77,9 @@ def main() -> None:
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), one, eight)
 
     # Once an update: all gradients and the loss's means in one all-reduce, and the largest weight of the batch.
-    crossing = collectives(program)
-    assert {name for name, _ in crossing} == {"all-reduce"}, crossing
-    elements = Counter(size for _, sizes in crossing for size in sizes)
+    crossing = programs.crossings(program)
+    assert {each.operation for each in crossing} == {"all-reduce"}, crossing
+    elements = Counter(size for each in crossing for size in each.elements)
     parameters = Counter(leaf.size for leaf in jax.tree.leaves(one["params"]))
     scalars = elements - parameters
     assert not parameters - elements, "a gradient is not reduced"

@@ -1,11 +1,14 @@
 """Each way of ale-py 0.12 that silently costs score is a test here."""
 
+import contextlib
 import itertools
 
 import ale_py
+import gymnasium
 import numpy as np
 import pytest
 from ale_py import roms, vector_env
+from gymnasium import vector
 
 from agents import atari
 
@@ -210,6 +213,36 @@ def test_ale_py_itself_blurs_the_last_frame():
     assert (pictures[0] != pictures[1]).any()
 
 
+def test_ale_py_itself_tells_lives_of_the_next_game_with_the_last_state():
+    """Why resets take a step of their own: with SAME_STEP the lives that ended a game are never seen."""
+    same, following = (
+        vector_env.AtariVectorEnv("breakout", 1, autoreset_mode=mode)
+        for mode in (vector.AutoresetMode.SAME_STEP, vector.AutoresetMode.NEXT_STEP)
+    )
+    for games in (same, following):
+        games.reset(seed=0)
+    random, over, lives = np.random.default_rng(0), [False], [5]
+    while not over[0]:
+        action = random.integers(0, 4, 1)
+        _, _, _, _, told = same.step(action)
+        last, _, over, _, info = following.step(action)
+        lives.append(int(told["lives"][0]))
+    np.testing.assert_array_equal(told["final_obs"], last)
+    assert info["lives"][0] == 0 and info["episode_frame_number"][0] > 100
+    assert told["lives"][0] == 5 and told["episode_frame_number"][0] < 100
+    assert 0 not in lives
+
+
+def test_ale_py_itself_offers_its_xla_functions_with_next_step_alone():
+    """Why playing within the jitted step would have to keep to NEXT_STEP, too."""
+    games = vector_env.AtariVectorEnv("pong", 1, autoreset_mode=vector.AutoresetMode.SAME_STEP)
+    with pytest.raises(AssertionError):
+        games.xla()
+    games = vector_env.AtariVectorEnv("pong", 1, autoreset_mode=vector.AutoresetMode.NEXT_STEP)
+    with contextlib.suppress(gymnasium.error.DependencyNotInstalled):  # chex, which comes with ale_py[xla]
+        assert len(games.xla()) == 3
+
+
 def test_one_game_is_cut_while_the_others_go_on():
     # 11 steps in, the lost ball of one game has nothing to do with the cap of another.
     games, _ = make("breakout", count=4, max_frames=400)
@@ -242,7 +275,7 @@ def test_ended_and_cut_games_share_a_reset_step():
     assert kinds.all(), "both kinds of end must have been seen"
 
 
-def test_frames_are_the_maximum_of_two_then_grey_then_area_resized():
+def test_frames_are_grey_then_the_maximum_of_two_then_area_resized():
     def area(rows, columns):  # [columns, rows]: the mean over each cell, cut pixels by their share
         edges = np.arange(columns + 1) * rows / columns
         low = np.maximum(edges[:-1, None], np.arange(rows))

@@ -2,20 +2,22 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from agents import acting, dqn, networks, td
 from core import network, optim, replay, types
-from tests import toys
+from tests import runs, toys
+
+# Q(s, a; θ) and Q(s, a; θ⁻), [X, A]: in every state they disagree about the best action.
+ONLINE = np.array([[1.0, 0.0], [2.0, 5.0], [0.0, 3.0], [4.0, 3.0]], np.float32)
+TARGET = np.array([[1.0, 4.0], [2.0, -1.0], [6.0, -2.0], [-3.0, 0.5]], np.float32)
 
 
 def linear_table(states: int, actions: int) -> network.Network:
@@ -25,6 +27,15 @@ def linear_table(states: int, actions: int) -> network.Network:
         head=functools.partial(networks.PlainHead, hidden=None),
     )
     return network.Network(make=make, sizes={"observation": (1, states), "actions": actions})
+
+
+def holding(values: np.ndarray) -> types.Params:
+    """The parameters of a linear table with these values."""
+    return {"head": {"value": {"kernel": jnp.asarray(values), "bias": jnp.zeros(values.shape[1])}}}
+
+
+def kernel(params: types.Params) -> np.ndarray:
+    return np.array(params["head"]["value"]["kernel"])
 
 
 def learner(table: network.Network, **changes) -> dqn.DQN:
@@ -77,6 +88,82 @@ def test_a_linear_table_reaches_the_exact_optimum(changes):
     np.testing.assert_allclose(values, mdp.optimal(0.9), atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("bootstrap", "errors", "loss"),
+    [
+        # R + d·max_a Q(s', a; θ⁻) - Q(s, a; θ): 1.5 + 0.5·2 - 0, -1 + 0.25·6 - 2, 2 + 0 - 3
+        (td.max_bootstrap, [2.5, -1.5, -1.0], (1 * 2.0 + 0.5 * 1.0 + 0.25 * 0.5) / 3),
+        # with the θ⁻ values of what θ chooses: 1.5 + 0.5·(-1) - 0, -1 + 0.25·(-2) - 2, 2 + 0 - 3
+        (td.double_bootstrap, [1.0, -3.5, -1.0], (1 * 0.5 + 0.5 * 3.0 + 0.25 * 0.5) / 3),
+    ],
+    ids=["max", "double"],
+)
+def test_the_loss_by_hand(bootstrap, errors, loss):
+    agent = learner(linear_table(4, 2), bootstrap=bootstrap, loss=td.huber)
+    state, action, later, weight = [0, 1, 2], [1, 0, 1], [1, 2, 0], np.array([1.0, 0.5, 0.25], np.float32)
+    sample = replay.Sample(
+        observation=jnp.eye(4)[jnp.array(state), None],
+        action=jnp.array(action),
+        reward=jnp.array([1.5, -1.0, 2.0]),
+        discount=jnp.array([0.5, 0.25, 0.0]),
+        next_observation=jnp.eye(4)[jnp.array(later), None],
+        weight=jnp.asarray(weight),
+        index=jnp.zeros((1, 3), jnp.int32),
+    )
+    differentiate = jax.value_and_grad(agent.loss_and_errors, has_aux=True)
+    (got, (error, value)), gradient = differentiate(holding(ONLINE), holding(TARGET), sample)
+    np.testing.assert_allclose(error, errors, rtol=1e-6)
+    np.testing.assert_allclose(value, [0.0, 2.0, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(got, loss, rtol=1e-6)
+    expected = np.zeros_like(ONLINE)  # by the values of the actions taken alone, each clipped error by its weight
+    expected[state, action] = -weight * np.clip(errors, -1, 1) / 3
+    np.testing.assert_allclose(kernel(gradient), expected, rtol=1e-6)
+
+
+def test_an_update_by_hand_from_priorities_to_priorities():
+    """8 draws with β on its way from 0.4 to 1: weights, errors, loss, SGD, and new priorities for the drawn alone."""
+    mdp = toys.Tabular()
+    sampler = replay.Prioritized(alpha=0.6, beta=0.4, anneal=100, uniform=0.1, floor=0.01)
+    memory = replay.Replay(capacity=512, sampler=sampler)
+    agent = learner(linear_table(4, 2), replay=memory, bootstrap=td.double_bootstrap, batch=8, update_every=32)
+    state, actor = play(agent, mdp, batches=2)
+    actor.start(agent.view(state), 2)
+    rollout = actor.next()
+    actor.close()
+    uneven = state.replay.sampler["priority"] * jax.random.uniform(jax.random.key(1), state.replay.valid.shape)
+    varied = {**state.replay.sampler, "priority": uneven, "row_sum": uneven.sum(axis=2)}
+    state = dataclasses.replace(
+        state,
+        params=holding(ONLINE),
+        target_params=holding(TARGET),
+        replay=dataclasses.replace(state.replay, sampler=varied),
+        updates=jnp.int32(30),
+    )
+    after, metrics = jax.jit(agent.step)(state, rollout)
+
+    before = memory.add(state.replay, rollout)
+    key = jax.random.split(jax.random.fold_in(state.key, state.step), 1)[0]
+    drawn = jax.device_get(memory.sample(before, key, batch=8, discount=0.9))
+    priority, index = np.asarray(before.sampler["priority"]).ravel(), drawn.index[0]
+    held = (priority > 0).sum()
+    share = 0.9 * priority[index] / priority.sum() + 0.1 / held
+    weight = (held * share) ** -(0.4 + 0.6 * 30 / 100)
+    weight /= weight.max()
+    now, later = drawn.observation[:, 0].argmax(axis=-1), drawn.next_observation[:, 0].argmax(axis=-1)
+    bootstrap = TARGET[later, ONLINE[later].argmax(axis=-1)]
+    error = drawn.reward + drawn.discount * bootstrap - ONLINE[now, drawn.action]
+
+    np.testing.assert_allclose(metrics["loss/td"], np.mean(weight * 0.5 * error**2), rtol=1e-5)
+    moved = ONLINE.copy()
+    np.add.at(moved, (now, drawn.action), 0.5 * weight * error / 8)  # the learning rate is 0.5
+    np.testing.assert_allclose(kernel(after.params), moved, rtol=1e-5)
+    np.testing.assert_array_equal(kernel(after.target_params), TARGET)  # its period is 10, and this is update 31
+    renewed = priority.copy()
+    renewed[index] = (np.abs(error) + 0.01) ** 0.6
+    assert len({*weight.tolist()}) > 4 and len({*index.tolist()}) < held
+    np.testing.assert_allclose(np.asarray(after.replay.sampler["priority"]).ravel(), renewed, rtol=1e-5)
+
+
 def test_warmup_only_takes_data_in():
     mdp = toys.Tabular()
     agent = learner(linear_table(mdp.frame[0], mdp.actions))
@@ -95,7 +182,7 @@ def test_a_hard_target_is_copied_every_period_and_never_between():
 
     def look(state: dqn.DQNState) -> None:
         both = (state.params, state.target_params)
-        kernels[int(state.updates)] = [np.array(params["head"]["value"]["kernel"]) for params in both]
+        kernels[int(state.updates)] = [kernel(params) for params in both]
 
     _, actor = play(agent, mdp, batches=6, look=look)  # two of them to warm up, then 8 updates each
     actor.close()
@@ -112,6 +199,20 @@ def test_a_soft_target_follows_by_its_rate():
     np.testing.assert_allclose(soft["w"], [2.0])
 
 
+def test_nothing_moves_once_a_loss_was_not_finite():
+    mdp = toys.Tabular()
+    agent = learner(linear_table(mdp.frame[0], mdp.actions), target=dqn.SoftUpdate(rate=0.25))
+    state, actor = play(agent, mdp, batches=3)
+    actor.start(agent.view(state), 3)
+    rollout = actor.next()
+    actor.close()
+    assert (kernel(state.target_params) != kernel(state.params)).any()
+    state = dataclasses.replace(state, diverged=jnp.int32(2))
+    after, _ = jax.jit(agent.step)(state, rollout)
+    for name in ("params", "target_params", "opt_state", "updates", "diverged"):
+        runs.assert_same(getattr(after, name), getattr(state, name))
+
+
 def test_rewards_are_clipped_for_learning_only():
     mdp = toys.Tabular(reward=((7.0, -7.0),) * 4)
     agent = learner(linear_table(4, 2), reward_clip=1.0)
@@ -124,8 +225,7 @@ def test_rewards_are_clipped_for_learning_only():
 
 def test_acting_is_greedy_or_random_as_epsilon_says():
     agent = learner(linear_table(4, 2))
-    params = {"torso": {}, "head": {"value": {"kernel": jnp.array([[1.0, 0.0]] * 4), "bias": jnp.zeros(2)}}}
-    params = {"head": params["head"]} if "torso" not in agent.network.init(jax.random.key(0)) else params
+    params = holding(np.array([[1.0, 0.0]] * 4))
     observation = jnp.ones((4000, 1, 4))
     epsilon = jnp.where(jnp.arange(4000) < 2000, 0.0, 0.5)
     action, carry, extras = agent.act(
@@ -172,7 +272,7 @@ def test_networks_value_every_action(torso, head):
 
 
 def test_dueling_values_average_to_the_states_value():
-    head = networks.DuelingHead(features=5, actions=3, hidden=None, rngs=__import__("flax").nnx.Rngs(0))
+    head = networks.DuelingHead(features=5, actions=3, hidden=None, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (4, 5))
     np.testing.assert_allclose(head(x).mean(axis=-1), head.state(x)[:, 0], rtol=1e-5, atol=1e-6)
 
@@ -182,6 +282,8 @@ def test_refuses_what_cannot_work():
     for changes, message in [
         ({"batch": 0}, "batch=0"),
         ({"discount": 1.5}, r"discount=1\.5"),
+        ({"reward_clip": -1.0}, r"reward_clip=-1\.0: must be greater than 0, or null"),
+        ({"learning_starts": -5}, "learning_starts=-5: must be at least 0"),
         ({"learning_starts": 1000}, r"learning_starts=1000: more than replay\.capacity=512"),
         ({"replay": replay.Replay(capacity=512, shards=5)}, r"batch=32: must be a multiple of replay\.shards=5"),
     ]:
@@ -195,17 +297,29 @@ def test_refuses_what_cannot_work():
         networks.NatureCNN(shape=(4,), rngs=None)  # type: ignore
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (functools.partial(networks.NatureCNN, shape=(84, 84, 4), width=0), r"torso\.width=0: a layer has at least 1"),
+        (functools.partial(networks.ImpalaResNet, shape=(84, 84, 4), widths=(16, -1)), r"torso\.widths=-1: a layer"),
+        (functools.partial(networks.MLP, shape=(4,), widths=(0,)), r"torso\.widths=0: a layer"),
+        (functools.partial(networks.PlainHead, features=4, actions=2, hidden=-3), r"head\.hidden=-3: a layer"),
+        (functools.partial(networks.DuelingHead, features=4, actions=2, hidden=0), r"head\.hidden=0: a layer"),
+    ],
+)
+def test_layers_without_units_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(rngs=nnx.Rngs(0))
+
+
+def test_updates_are_those_of_the_frames():
+    assert dqn.updates(frames=200_000_000, update_every=4, frame_skip=4) == 12_500_000
+    assert dqn.updates(frames=100_000, update_every=2) == 50_000
+    assert dqn.updates(frames=3, update_every=4) == 1
+    for name in ("update_every", "frame_skip"):
+        with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
+            dqn.updates(**{"frames": 3, "update_every": 4, name: 0})
+
+
 def test_one_device_equals_eight():
-    """In a process of its own, since the number of simulated devices is fixed when JAX starts."""
-    script = pathlib.Path(__file__).with_name("eight_devices.py")
-    flags = "--xla_force_host_platform_device_count=8"
-    root = str(script.parents[2])
-    result = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices.py"), optimized=True)

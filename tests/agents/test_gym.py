@@ -29,12 +29,19 @@ class Continuous(Picture):
     action_space = gymnasium.spaces.Box(0, 1)
 
 
+def lacking(**options):
+    """As LunarLander without box2d."""
+    raise gymnasium.error.DependencyNotInstalled("Lander is not installed, you can install it by `pip install lander`")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _registered():
     gymnasium.register("jaxcade/Picture-v0", lambda **options: Picture(**options))
     gymnasium.register("jaxcade/Continuous-v0", lambda **options: Continuous(**options))
+    gymnasium.register("jaxcade/Lacking-v0", lacking)
     yield
     del gymnasium.registry["jaxcade/Picture-v0"], gymnasium.registry["jaxcade/Continuous-v0"]
+    del gymnasium.registry["jaxcade/Lacking-v0"]
 
 
 def test_vectors():
@@ -116,6 +123,11 @@ def test_arrays_are_never_written_to_again():
 def test_what_cannot_be_is_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         gym.Gymnasium(**options)
+
+
+def test_a_package_that_an_environment_lacks_is_named():
+    with pytest.raises(ValueError, match=r"^id=jaxcade/Lacking-v0: cannot be made here: .*pip install lander"):
+        gym.Gymnasium(id="jaxcade/Lacking-v0").make(2)
 
 
 def test_continuous_actions_are_refused():

@@ -227,6 +227,20 @@ def test_a_replay_that_was_not_saved_is_filled_again_before_learning_goes_on(tmp
     assert explored[first + 2] == pytest.approx(1 - 16 * (first + 1) / 400)
 
 
+def test_stacks_are_true_after_a_replay_that_was_not_saved(tmp_path: pathlib.Path):
+    """Frames say whose they are, (environment, game, steps into it), and the checkpoint lies in the middle of games."""
+    for steps in (runs.WARMUP + 1, runs.WARMUP + 4):
+        outcome = runs.play(tmp_path, steps=steps, replay=False)
+    learner = runs.dqn_learner(runs.actor().sizes)
+    sample = jax.device_get(learner.replay.sample(outcome.state.replay, jax.random.key(0), batch=512, discount=0.9))
+    frames = sample.observation[sample.weight > 0].astype(int)  # [B, K, 3]
+    assert len({tuple(frame) for frame in frames[:, -1]}) > 16
+    back = np.arange(frames.shape[1])[::-1]
+    time = frames[:, -1:, 2] - back
+    whole = np.stack([*np.broadcast_arrays(frames[:, -1:, 0], frames[:, -1:, 1], time)], axis=-1)
+    np.testing.assert_array_equal(frames, np.where(time[..., None] > 0, whole, 0))
+
+
 def test_the_ring_stays_where_it_is(tmp_path: pathlib.Path):
     """Donated and never copied: not by a view, a checkpoint, an evaluation, nor after a resume."""
     for steps in (runs.WARMUP + 4, runs.WARMUP + 8):

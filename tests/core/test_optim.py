@@ -18,6 +18,10 @@ def test_linear_goes_from_start_to_end_and_stays():
     assert [schedule(now) for now in (-5, 0, 500, 1000, 10**9)] == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
     with pytest.raises(ValueError, match="frames=0: a schedule lasts at least 1 frame"):
         optim.linear(start=1.0, end=0.1, frames=0)
+    with pytest.raises(ValueError, match=r"start=5: a share lies in \[0, 1\]"):
+        optim.linear(start=5, end=0.1, frames=10)
+    with pytest.raises(ValueError, match=r"end=-0.5: a share lies in \[0, 1\]"):
+        optim.linear(start=1.0, end=-0.5, frames=10)
 
 
 def test_cosine_rises_then_falls_by_images_seen():

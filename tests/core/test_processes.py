@@ -1,5 +1,6 @@
 """Runs of two real processes on this machine: they make what one process makes, and stop, save and fail together."""
 
+import base64
 import contextlib
 import json
 import os
@@ -99,6 +100,12 @@ def saved(folder: Path) -> dict[str, np.ndarray]:
     return jax.device_get(checkpoint_files.read_state(newest, manifest, abstract, partly=True))
 
 
+def axes(folder: Path) -> dict[str, list[str | None]]:
+    """Over which axes of the mesh the newest checkpoint's arrays lay, by path, as Orbax notes it."""
+    noted = json.loads((max((folder / "checkpoints").glob("0*")) / "state" / "_sharding").read_text())
+    return {base64.b64decode(path).decode(): json.loads(text)["partition_spec"] for path, text in noted.items()}
+
+
 def test_they_speak_with_each_other():
     first, second = run("-c", SPOKEN, processes=2)
     assert "Elsewhere: process 1: OSError: no space" in first
@@ -147,6 +154,24 @@ def test_weights_laid_over_the_processes_are_learned_alike(whole: Path, tmp_path
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), saved(folder), saved(whole))
     writers = {path.name for path in max((folder / "checkpoints").glob("0*")).glob("state/ocdbt.process_*")}
     assert writers == {"ocdbt.process_0", "ocdbt.process_1"}  # each has written what it holds
+
+
+def test_rules_of_ones_own_lay_kernels_over_a_second_axis(whole: Path, tmp_path: Path):
+    """Four devices, 2 x 2, the first of two dense layers by columns, the second by rows: the same is learned."""
+    rules = 'mesh.rules=[["dense0/kernel$",[null,model]],["dense1/kernel$",[model]]]'
+    folder = tmp_path / "run"
+    train(*IMAGES, f"hydra.run.dir={folder}", "mesh=data_model", rules, devices=4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), saved(folder), saved(whole))
+    placed = axes(folder)
+    kernels = {path: found for path, found in placed.items() if path.endswith("kernel")}
+    assert len(kernels) == 3 * 4  # parameters and two moments
+    assert all(found == ([None, "model"] if "dense0" in path else ["model"]) for path, found in kernels.items())
+    assert not any(found for path, found in placed.items() if path not in kernels)
+
+
+def test_between_two_processes_go_gradients_and_a_few_scalars(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # it is compiling that takes the time
+    run("-m", "tests.core.two_processes", processes=2)
 
 
 def test_each_plays_its_own_games_and_all_stop_when_one_is_asked(tmp_path: Path):

@@ -113,7 +113,22 @@ def test_presets_change_what_they_name():
     dueling = config.compose("learner=dueling", "network=impala")["learner"]["network"]["make"]
     assert dueling["head"]["_target_"] == "agents.networks.DuelingHead"
     assert dueling["torso"]["_target_"] == "agents.networks.ImpalaResNet"
-    assert config.compose("learner=prioritized")["learner"]["replay"]["sampler"]["alpha"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "updates"),
+    [
+        ((), 12_500_000),
+        (("experiment=dqn/pong",), 125_000),
+        (("experiment=dqn/cartpole", "learner.update_every=4"), 25_000),
+    ],
+)
+def test_priorities_are_annealed_over_the_budget(overrides: tuple[str, ...], updates: int):
+    learner = config.compose(*overrides, "learner=prioritized")["learner"]
+    sampler = build.objects(learner["replay"]["sampler"], "learner.replay.sampler")
+    assert (sampler.alpha, sampler.beta, sampler.anneal) == (0.6, 0.4, updates)
+    typed = config.compose("learner=prioritized", "learner.replay.sampler.anneal=7")["learner"]["replay"]["sampler"]
+    assert typed["anneal"] == 7
 
 
 def test_one_recipe_for_all_games():

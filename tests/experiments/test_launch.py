@@ -37,6 +37,7 @@ class Slurm:
         self.folder = folder
         folder.mkdir()
         self.answer("sinfo", SINFO)
+        self.answer("scontrol", "MaxArraySize            = 1001\nMaxBatchRequeue         = 5\n")
         self.answer("squeue", "")
         self.answer("sbatch", "12\n")
 
@@ -144,6 +145,8 @@ def test_what_is_slurms_and_what_the_trainings():
         (["constraint=nvlnk"], "constraint=nvlnk: no node of partition gpu has it; did you mean nvlink?"),
         (["tasks_per_node=gpus"], "tasks_per_node=gpus: gpus_per_node must say how many"),
         (["tasks_per_node=4", "cpus_per_task=17"], "cpus_per_task=17: partition gpu has 16 at most for each of 4 proc"),
+        (["-m", "seed=range(0,1002)"], "1002 runs: an array of this Slurm has 1001 at most (MaxArraySize); several"),
+        (["gpu_memory=0"], "gpu_memory=0: must be more than 0, or null"),
         (["environment.a-b=2"], "environment=a-b: is no name of a variable"),
         (["resume=nowhere"], "nowhere: no run here"),
         (["status=nowhere"], "status=nowhere: nothing was launched here"),
@@ -158,6 +161,20 @@ def test_a_mistake_is_told_in_a_line_and_nothing_is_submitted(start, slurm: Slur
     assert (status, message in told.splitlines()[-1], len(told.splitlines())) == (2, True, 1), told
     assert slurm.calls("sbatch") == []
     assert not Path("runs").exists()
+
+
+def test_what_the_gpus_have_no_room_for_is_refused(start, slurm: Slurm):
+    large = ("gpus_per_node=1", "nodes=2", "learner.replay.capacity=1e9", "source.shards=2", "learner.replay.shards=2")
+    status, _, told = start(*TINY, *large, "gpu_memory=13.5", "-m", "seed=0,1")
+    assert status == 2 and told == (
+        "gpu_memory=13.5: the state alone needs 14.00 GB on each of 2 GPUs; "
+        "a smaller learner.replay.capacity or network, or more GPUs, would fit\n"
+    )
+    status, _, told = start(*TINY, "gpus_per_node=3", "gpu_memory=80")
+    assert status == 2 and told.startswith("on 3 GPUs: replay/observation: 1 rows do not divide over the 3 devices")
+    assert slurm.calls("sbatch") == []
+    assert start(*TINY, *large, "gpu_memory=14.5")[0] == start(*TINY, *large)[0] == 0
+    assert len(slurm.calls("sbatch")) == 2
 
 
 def test_without_a_slurm_the_script_can_still_be_seen(start, monkeypatch: pytest.MonkeyPatch):
@@ -292,6 +309,16 @@ def test_a_run_that_fails_fails_the_job(job: Job, status: int):
     assert job(status) == status
     assert job.slurm.calls("scontrol") == []
     assert job.events()[-1] == ("failed", status, "")
+
+
+def test_the_process_that_fails_first_decides_though_others_are_ended_before_they_listen(job: Job):
+    srun = job.slurm.folder / "srun"
+    srun.write_text(f"{srun.read_text()}exit 143\n")  # the highest status, of one that Slurm has ended since
+    assert job(69) == 69
+    assert job.slurm.calls("scontrol") == []
+    assert job.events()[-1] == ("failed", 69, "")
+    assert job(143, checkpoint=1) == -15  # all were told to stop
+    assert list((job.run / "slurm").glob("failed*")) == []
 
 
 def test_a_job_that_cannot_be_put_back_fails(job: Job):
@@ -459,6 +486,7 @@ def test_every_run_is_shown_as_it_is(runs: Runs, start):
             "    1  seed=1  running    job 9_1  on n1  160/2,000 frames (8%)  64 frames/s  00:00:28 left",
             "    2  seed=2  done       job 9_2",
             "    3  seed=3  failed     job 9_3  exit status 1",
+            "         | starting",
             "         | Traceback (most recent call last):",
             "         |   File x",
             "         | KeyError: 'y'",

@@ -48,9 +48,28 @@ def test_a_run_starts_from_the_weights_of_another_and_from_nothing_else(tmp_path
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path):
     train(tmp_path / "first", budget=SIZE)
-    other = settings("network.make.torso.widths=[16]")
-    with pytest.raises(checkpoint.Mismatch, match=r"params/.* is float32\[84,2\] .* and float32\[16,2\] in this"):
-        train(tmp_path / "second", init_from=str(tmp_path / "first"), learner=other["learner"])
+    other, second = settings("network.make.torso.widths=[16]"), tmp_path / "second"
+    with pytest.raises(build.ConfigError, match=r"params/.* is float32\[84,2\] .* and float32\[16,2\] in this"):
+        train(second, init_from=str(tmp_path / "first"), learner=other["learner"])
+    assert not list(second.iterdir())  # the folder is free for the next try
+    assert train(second, init_from=str(tmp_path / "first"), budget=SIZE).step == 1
+
+
+def test_weights_of_no_run_are_refused_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / config.FILE).touch()
+    monkeypatch.setattr(build, "run", None)
+    with pytest.raises(build.ConfigError, match=r"frist: no run here \(no config.yaml\); did you mean first\?"):
+        train(tmp_path / "second", init_from=str(tmp_path / "frist"))
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_budget_within_the_warm_up_is_told_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture):
+    train(tmp_path, budget=2 * SIZE)  # learning_starts=16 environment steps are two learner steps
+    told = "budget=16: no update will be made, as learning begins after 16 frames; set a larger budget or a smaller"
+    assert told in capsys.readouterr().out
+    train(tmp_path, budget=3 * SIZE, resume=True)
+    assert "no update" not in capsys.readouterr().out
 
 
 def test_what_does_not_fit_is_refused_without_a_trace(tmp_path: Path):
@@ -101,9 +120,9 @@ def test_a_checkpoint_of_an_older_schema_is_refused_with_the_remedy(tmp_path: Pa
     del content["checksum"]
     manifest.write_text(checkpoint_files._dump(content | {"schema": checkpoint_files.SCHEMA - 1}))
     message = rf"its schema is version {checkpoint_files.SCHEMA - 1}, .* use the revision of the project that wrote it"
-    with pytest.raises(checkpoint.SchemaError, match=message):
+    with pytest.raises(build.ConfigError, match=message):
         train(tmp_path, resume=True)
-    assert len(rows(tmp_path)) == 1 and manifest.exists()
+    assert len(rows(tmp_path)) == 1 and manifest.exists() and (tmp_path / config.FILE).exists()
 
 
 def test_a_setting_that_no_longer_exists_is_named(tmp_path: Path):

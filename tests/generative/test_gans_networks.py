@@ -73,8 +73,8 @@ def test_a_sub_pixel_convolution_holds_every_transposed_one():
 
 def test_four_pixels_become_channels_and_back():
     x = jax.random.normal(jax.random.key(0), (2, 6, 4, 3))
-    np.testing.assert_array_equal(blocks.depth_to_space(gans._space_to_depth(x)), x)
-    odd = gans._space_to_depth(x[:, :5, :3])
+    np.testing.assert_array_equal(blocks.depth_to_space(blocks.space_to_depth(x)), x)
+    odd = blocks.space_to_depth(x[:, :5, :3])
     assert odd.shape == (2, 3, 2, 12)
     np.testing.assert_array_equal(blocks.depth_to_space(odd)[:, :5, :3], x[:, :5, :3])
 

@@ -145,6 +145,19 @@ def test_of_a_sweep_only_what_failed_or_is_missing_is_tried_again(cluster: Clust
     assert cluster.launch(f"status={sweep}").returncode == 0
 
 
+def test_a_sweep_beyond_slurms_longest_array_is_refused_before_its_runs_are_composed(cluster: Cluster, tmp_path: Path):
+    [most] = [line.split()[-1] for line in cluster.ask("scontrol", "show", "config").splitlines() if "MaxArray" in line]
+    values = f"seed=range(0,{int(most) + 1})"
+    refused = cluster.launch("experiment=dqn/cartpole", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m", values)
+    assert refused.returncode == 2 and not (tmp_path / "sweep").exists()
+    assert f"{int(most) + 1} runs: an array of this Slurm has {most} at most (MaxArraySize)" in refused.stderr
+    array = ["--array", f"0-{most}", "--output=/dev/null", "--wrap=true"]  # Slurm's own word on it
+    asked = subprocess.run(["sbatch", *array], env=cluster.environment, capture_output=True, text=True, check=False)
+    assert asked.returncode and "Invalid job array specification" in asked.stderr
+    job = cluster.ask("sbatch", "--parsable", "--hold", "--array", f"0-{int(most) - 1}", *array[2:])
+    cluster.ask("scancel", job)
+
+
 def test_when_a_node_is_lost_its_run_goes_on_elsewhere_but_not_beside_itself(cluster: Cluster, folder: Path):
     run = cluster.train(folder)
     run.wait_until_it_saves()

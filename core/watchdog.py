@@ -1,0 +1,113 @@
+"""Processes of one run wait for each other, but not for ever: one that does not come ends the run, and is named.
+
+JAX's own heartbeat ends the others of a process that is frozen or gone. It does not notice one that lives and does not
+come (in a call of its file system, say, or of its environments), for which they would wait in their collective for ever
+(jax-ml/jax#38503). So each process counts the points that all of them pass, and tells the coordination service, which
+process 0 keeps, how far it is.
+"""
+
+import atexit
+import contextlib
+import faulthandler
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import jax
+from jax._src import distributed  # the coordination service has no public name
+
+EXIT_STATUS = os.EX_UNAVAILABLE  # another process was waited for in vain
+_WORDS = "jaxcade/watchdog"
+
+_points = 0
+
+
+def passed() -> None:
+    """Counts a point that all processes pass, in one order, often enough that they wait for each other in between."""
+    global _points
+    _points += 1
+
+
+@contextlib.contextmanager
+def joining(seconds: float) -> Iterator[None]:
+    """Ends the process where joining the others takes longer, and says where it looked and what is wrong there."""
+    timer = threading.Timer(seconds, _end_alone, [seconds])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def start(*, stall: float, every: float, collectives: str) -> None:
+    """From now on looks, every so many seconds, whether this process has waited for another for `stall` seconds.
+
+    If so all processes write down where they stand, and end; 6 x `every` later at most. The others are waited for
+    inside of functions of the file `collectives`, or in a computation.
+    """
+    over = threading.Event()
+    thread = threading.Thread(target=_watch, args=(over, stall, every, collectives), name="watchdog", daemon=True)
+    thread.start()
+    atexit.register(lambda: (over.set(), thread.join(timeout=2 * every)))  # before JAX parts from the others
+
+
+def _watch(over: threading.Event, stall: float, every: float, collectives: str) -> None:
+    client: Any = distributed.global_state.client
+    me = distributed.global_state.process_id
+    here, still = None, 0.0
+    client.key_value_set(f"{_WORDS}/{me}", "0 0")
+    while not over.wait(every):
+        before, here = here, (_points, *_stack())
+        still = still + every if here == before else 0.0
+        mine = (_points, int(any(code.co_filename == collectives for code, _ in here[1:])))
+        try:
+            # Asked with a limit: where process 0 is frozen the other calls would not return.
+            client.blocking_key_value_get(f"{_WORDS}/0", int(1000 * every))
+            client.key_value_set(f"{_WORDS}/{me}", f"{mine[0]} {mine[1]}", allow_overwrite=True)
+            told = dict(client.key_value_dir_get(_WORDS))
+            verdict = told.pop(f"{_WORDS}/verdict", None)
+            words = {int(key.rpartition("/")[2]): tuple(map(int, word.split())) for key, word in told.items()}
+            last = min(words, key=lambda process: (words[process], process))
+            if verdict is None and still > stall + every and words[last] < mine:  # words are at most `every` old
+                verdict = f"process {last} hangs: process {me} has waited for it for {stall:g} s"
+                client.key_value_set(f"{_WORDS}/verdict", verdict, allow_overwrite=True)
+        except jax.errors.JaxRuntimeError:
+            _say(f"process 0, which keeps them all together, has not answered for {every:g} s")
+            continue
+        if verdict is not None:
+            faulthandler.dump_traceback()  # which looks into no file: their system may be what hangs
+            _say(f"{verdict} (JAXCADE_STALL_SECONDS); above is where process {me} stands")
+            over.wait((2 if me else 3) * every)  # until the others have said so too; their service ends last
+            os._exit(EXIT_STATUS)
+
+
+def _stack() -> list[tuple[Any, int]]:
+    """Where the main thread is: code and instruction, the innermost first."""
+    frame: FrameType | None = sys._current_frames()[threading.main_thread().ident or 0]
+    stack = []
+    while frame is not None:
+        stack.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return stack
+
+
+def _end_alone(seconds: float) -> None:
+    state = distributed.global_state
+    host, _, port = (state.coordinator_address or "").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        what = f"process 0 answers at {host}:{port}, so others of the {state.num_processes} are missing: see their logs"
+    except (OSError, ValueError) as error:
+        remedy = "does process 0 live, and may the nodes use this port? JAX_COORDINATOR_PORT sets another"
+        what = f"process 0 cannot be reached at {host}:{port} ({error}): {remedy}"
+    _say(f"process {state.process_id} has not met the others within {seconds:g} s (JAXCADE_JOIN_SECONDS): {what}")
+    os._exit(EXIT_STATUS)
+
+
+def _say(line: str) -> None:
+    print(f"jaxcade: {line}", file=sys.stderr, flush=True)

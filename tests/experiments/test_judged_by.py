@@ -1,0 +1,52 @@
+"""What a run's samples are seen through stands in its folder, and stays the same over a resume."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from core import stopping
+from experiments import build, config, training
+
+pytestmark = [pytest.mark.usefixtures("cached"), pytest.mark.filterwarnings("ignore:FID of 16 images")]
+
+
+def pixels(file: str) -> Any:
+    """Features by a network that looks at three pixels."""
+    return lambda image: image.reshape(len(image), -1)[:, 20:23].astype(np.float32)
+
+
+def train(folder: Path, weights: Path, **changes: Any) -> None:
+    features = f"{{_target_: generative.features.Plugged, make: {__name__}.pixels, file: {weights}, name: pixels}}"
+    typed = ("experiment=demo/vae", "evaluators=images", "evaluators.samples=null", "tracker=none", "+debug=tiny")
+    settings = config.compose(*typed, f"++evaluators.quality.features={features}", "evaluators.quality.alarm=0")
+    training.train(settings | {"budget": 400} | changes, folder, stop=stopping.Stop())
+
+
+def test_the_digest_of_the_judging_network_is_kept_and_a_resume_with_another_is_refused(tmp_path: Path):
+    folder, weights = tmp_path / "run", tmp_path / "weights"
+    weights.write_bytes(b"first")
+    digest, other = (hashlib.sha256(content).hexdigest() for content in (b"first", b"second"))
+    train(folder, weights)
+    judged = config.protocol(folder)["evaluators"]
+    assert (judged["quality"]["features_sha256"], judged["quality"]["samples"]) == (digest, 16)
+    assert judged["held_out"] == {"split": "validation", "images": 16, "seed": 0}
+
+    weights.write_bytes(b"second")
+    message = rf"^evaluators\.quality\.features: have the digest {other}, and .* of {digest}, .*init_from="
+    with pytest.raises(build.ConfigError, match=message):
+        train(folder, weights, resume=str(folder), budget=800)
+    assert config.protocol(folder)["evaluators"] == judged
+
+    weights.write_bytes(b"first")
+    train(folder, weights, resume=str(folder), budget=800)
+
+    content: Any = OmegaConf.load(folder / config.FILE)
+    del content["protocol"]["evaluators"]  # of an older revision
+    OmegaConf.save(content, folder / config.FILE)
+    weights.write_bytes(b"second")
+    train(folder, weights, resume=str(folder), budget=1_200)
+    assert config.protocol(folder)["evaluators"]["quality"]["features_sha256"] == other
