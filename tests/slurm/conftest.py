@@ -101,6 +101,11 @@ class Run:
         return [json.loads(line)["step"] for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
 
     @property
+    def newest(self) -> int:
+        """The step of the last row, 0 without one."""
+        return self.steps[-1] if (self.folder / "metrics.jsonl").exists() and self.steps else 0
+
+    @property
     def mirrored(self) -> list[int]:
         """Of the rows that W&B has, attempt by attempt."""
         found = []

@@ -1,13 +1,17 @@
 """Runs on a real Slurm: how they begin, how they are ended from outside, and how they go on. `make test-slurm`."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
+from experiments import runs
 from tests.slurm.conftest import EVERY, SIZE, Cluster, Run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -91,6 +95,28 @@ def test_a_preempted_run_goes_on_as_the_same_run_of_wandb_whose_service_was_kill
     parts = [path.name.rpartition("-")[2] for path in (folder / "wandb").glob("offline-run-*")]
     assert len(parts) == 3 and set(parts) == {identity}
     assert run.mirrored == run.steps  # none is missing, none is there twice
+
+
+def test_stopped_five_times_a_generative_run_ends_with_the_very_numbers_of_one_that_was_not(
+    cluster: Cluster, tmp_path: Path
+):
+    typed = ("experiment=demo/vae", "+debug=tiny", "cluster=mini", "tracker=none", "budget=400_000", "log_every=1_600")
+    whole, parts = (Run(cluster, tmp_path / name) for name in ("whole", "parts"))
+    for run in (whole, parts):
+        launched = cluster.launch(*typed, f"hydra.run.dir={run.folder}")
+        assert launched.returncode == 0, launched.stderr
+    for stops in range(1, 6):
+        parts.wait(lambda: parts.saved < parts.newest)  # it has learned since
+        cluster.ask("scancel", "--signal=USR1", parts.job)
+        parts.wait(lambda stops=stops: parts.events == ["started", "stopped"] * stops + ["started"])
+    for run in (whole, parts):
+        run.wait_for_state("COMPLETED")
+    assert whole.events == ["started", "done"] and parts.events[-2:] == ["started", "done"]
+    one, other = (runs.load(run.folder) for run in (whole, parts))
+    assert one.examples == other.examples == 400_000
+    jax.tree.map(np.testing.assert_array_equal, one.view, other.view)
+    last = [json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1]) for run in (whole, parts)]
+    assert last[0]["step"] == last[1]["step"] and last[0]["loss/total"] == last[1]["loss/total"]
 
 
 def test_a_killed_run_has_failed_and_can_be_tried_again_until_its_folder_is_deleted(cluster: Cluster, folder: Path):
