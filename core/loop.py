@@ -85,7 +85,7 @@ def begin(
       Refused: the network does not fit the data, or the state does not fit the devices or divide over them.
     """
     try:
-        functions = _compile(learner, source, placement)
+        functions = programs(learner, source, placement)
     except ValueError as error:
         raise Refused(str(error)) from error
     key = jax.random.key(seed)
@@ -193,7 +193,8 @@ class _Functions:
     abstract: Any  # the state's shapes, dtypes and shardings
 
 
-def _compile(learner: Any, source: Any, placement: mesh.Placement) -> _Functions:
+def programs(learner: Any, source: Any, placement: mesh.Placement) -> _Functions:
+    """What the loop calls, laid out over the devices. Raises ValueError where that cannot be."""
     devices = placement.mesh()
     abstract = jax.eval_shape(learner.init, jax.random.key(0), source.spec)
     shardings = placement.shardings(abstract, devices)

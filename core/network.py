@@ -60,8 +60,9 @@ class Network:
 @functools.cache
 def _structure(network: Network) -> tuple[Any, Any]:
     module = nnx.eval_shape(lambda: network._build(nnx.Rngs(0)))
-    for _, layer in nnx.iter_modules(module):
-        if network.compute != "float32" and getattr(layer, "dtype", False) is None:
+    lowered = nnx.iter_modules(module) if network.compute != "float32" else ()
+    for _, layer in lowered:
+        if getattr(layer, "dtype", False) is None:
             setattr(layer, "dtype", jnp.dtype(network.compute))  # noqa: B010  modules have no such attribute by type
     return nnx.split(module)
 

@@ -44,6 +44,11 @@ class Wanted:
         if not Path(self.out).absolute().parent.is_dir():
             raise ValueError(f"out={self.out}: there is no folder {Path(self.out).parent}; make it first")
 
+    @property
+    def seeds(self) -> np.ndarray:
+        """[count], one for each image."""
+        return self.seed + np.arange(self.count)
+
 
 def task(settings: config.Config, _: Path) -> None:
     """Draws, writes the .npz and the PNG, and says where they lie."""
@@ -75,7 +80,7 @@ def task(settings: config.Config, _: Path) -> None:
         "inpaint": wanted.inpaint,
         "cpu": platform.cpu(),
     }
-    content: dict[str, Any] = {"image": images, "seed": seeds_of(wanted), "about": np.array(json.dumps(about))}
+    content: dict[str, Any] = {"image": images, "seed": wanted.seeds, "about": np.array(json.dumps(about))}
     part = out.with_name(f".{out.name}.part")
     with part.open("wb") as file:
         np.savez_compressed(file, **content, **({} if labels is None else {"label": labels}))  # pyright: ignore
@@ -91,10 +96,6 @@ def watched(sampler: Any, bar: progress.Progress, *, count: int, batch: int) -> 
     share = min(batch, count) / sampler.evaluations  # of the images, in one evaluation
     evaluations = itertools.count(1)
     return dataclasses.replace(sampler, watch=lambda: bar.update(min(round(next(evaluations) * share), count), {}))
-
-
-def seeds_of(wanted: Wanted) -> np.ndarray:
-    return wanted.seed + np.arange(wanted.count)
 
 
 def known_pixels(run: runs.Trained, wanted: Wanted) -> tuple[np.ndarray, np.ndarray] | None:
@@ -129,7 +130,7 @@ def chosen_labels(run: runs.Trained, wanted: Wanted) -> np.ndarray | None:
     if wanted.label is None and classes and wanted.inpaint is not None:
         return np.full(wanted.count, classes, np.int32)
     if wanted.label is None:
-        return None if not classes else (seeds_of(wanted) % classes).astype(np.int32)
+        return None if not classes else (wanted.seeds % classes).astype(np.int32)
     if not classes:
         raise build.ConfigError("label", f"={wanted.label}: {run.folder} was trained without labels; leave it out")
     if not 0 <= wanted.label < classes:

@@ -44,7 +44,7 @@ def compiled(run: build.Run) -> jax.stages.Compiled:
     """A run's step, as the loop compiles it over all devices; no state is made."""
     if run.source.dispatch != 1:
         raise ValueError(f"source.dispatch={run.source.dispatch}: take 1, so that the program makes one update")
-    functions = loop._compile(run.learner, run.source, run.mesh)
+    functions = loop.programs(run.learner, run.source, run.mesh)
     over = NamedSharding(run.mesh.mesh(), P(*[None] * run.source.data_axis, "data"))
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=over), run.source.spec)
     return functions.step.lower(functions.abstract, batch).compile()
