@@ -5,9 +5,12 @@ others, and XLA brings those into order at the top of a program but not inside `
 they run ten times slower (`xla/service/cpu/conv_canonicalization.cc`, github.com/jax-ml/jax/issues/12868).
 
 So the tangent is written here in layouts whose *transposes*, which is all that reverse mode runs, are NHWC by
-HWIO. The transposition itself, with its padding, stays JAX's own. The numbers are those of `lax` (to rounding where
-a gradient is one product and shifted sums); forward mode, `vmap` and derivatives of any order work. The gradient
-of a directional derivative (`jax.jvp`) is as quick in a loop as outside; the gradient of a gradient is `lax`'s own.
+HWIO. The transposition itself, with its padding, stays JAX's own. And nothing is multiplied with the zeros between
+the numbers of a dilated input: with strides the input's gradient is that of a convolution of tiles, and a transposed
+convolution is one product.
+
+The numbers are those of `lax` to rounding; forward mode, `vmap` and derivatives of any order work. The gradient of a
+directional derivative (`jax.jvp`) is as quick in a loop as outside; the gradient of a gradient is `lax`'s own.
 """
 
 import functools
@@ -81,14 +84,23 @@ _bilinear = functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @_bilinear
 def _convolve(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves x [B, H, W, I] with kernel [h, w, I, O] to [B, H', W', O]."""
+    given = convolution.keywords
+    if _transposed(given) and _single(given, x, kernel):
+        return _painted(given, x, kernel)
     return convolution(x, kernel, dimension_numbers=_CANONICAL)
 
 
 @_bilinear
 def _by_input(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The same, in a form whose transpose in x is quick."""
-    if _tiled(convolution, x, kernel):
-        return _product(x, kernel, convolution.keywords["window_strides"], convolution.keywords["precision"])
+    given = convolution.keywords
+    if _strided(given):
+        padding = _padding(given, x, kernel)
+        product = not np.any(padding) and not np.any(np.remainder(x.shape[1:3], given["window_strides"]))
+        x, kernel = _tiles(x, kernel, given["window_strides"], padding)
+        if product and _single(given, x, kernel):
+            return _product(x, kernel, given["precision"])
+        convolution = functools.partial(convolution, window_strides=(1, 1), padding="VALID")
     # Its transpose convolves the cotangent [B, H', W', O] with the flipped kernel [h, w, O, I].
     return convolution(x, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC"))
 
@@ -96,9 +108,23 @@ def _by_input(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
 @_bilinear
 def _by_kernel(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The same, in a form whose transpose in the kernel is quick."""
-    # It convolves x as [I, H, W, B] with the cotangent as a kernel [H', W', B, O], giving [I, h, w, O].
-    y = convolution(x.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3), dimension_numbers=("CHWN", "IHWO", "HWNC"))
-    return y.transpose(2, 0, 1, 3)
+    given = convolution.keywords
+    if not _transposed(given):
+        # It convolves x as [I, H, W, B] with the cotangent as a kernel [H', W', B, O], giving [I, h, w, O].
+        numbers = ("CHWN", "IHWO", "HWNC")
+        y = convolution(x.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3), dimension_numbers=numbers)
+        return y.transpose(2, 0, 1, 3)
+    # It convolves the cotangent as [O, H', W', B] with x as a kernel [H, W, B, I], giving [O, h, w, I].
+    steps = given["lhs_dilation"]
+    edges = [
+        (before + step * (size - 1) - span + 1, after + step * (size - 1) - span + 1)
+        for (before, after), step, size, span in zip(
+            _padding(given, x, kernel), steps, x.shape[1:3], kernel.shape[:2], strict=True
+        )
+    ]
+    convolution = functools.partial(convolution, padding=edges, lhs_dilation=None, rhs_dilation=steps)
+    x, kernel = x.transpose(1, 2, 0, 3)[::-1, ::-1], kernel.transpose(3, 0, 1, 2)[:, ::-1, ::-1]
+    return convolution(kernel, x, dimension_numbers=("NHWC", "HWOI", "NHWC")).transpose(3, 1, 2, 0)
 
 
 def _jvp(convolution: Any, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
@@ -116,29 +142,78 @@ for _function in (_convolve, _by_input, _by_kernel):
     _function.defjvp(_jvp, symbolic_zeros=True)
 
 
-def _tiled(convolution: Any, x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether `_product` can stand for it: float32, no padding, no dilation, and strides that divide every size."""
-    given = convolution.keywords
-    strides, padding, sizes = given["window_strides"], given["padding"], (x.shape[1:3], kernel.shape[:2])
+def _strided(given: dict[str, Any]) -> bool:
+    return max(given["window_strides"]) > 1 and not _dilated(given, "lhs") and not _dilated(given, "rhs")
+
+
+def _transposed(given: dict[str, Any]) -> bool:
+    return max(given["window_strides"]) == 1 and _dilated(given, "lhs") and not _dilated(given, "rhs")
+
+
+def _dilated(given: dict[str, Any], side: str) -> bool:
+    return any(step != 1 for step in given[f"{side}_dilation"] or ())
+
+
+def _single(given: dict[str, Any], x: jax.Array, kernel: jax.Array) -> bool:
+    return x.dtype == kernel.dtype == jnp.float32 == (given["preferred_element_type"] or jnp.float32)
+
+
+def _padding(given: dict[str, Any], x: jax.Array, kernel: jax.Array) -> Sequence[tuple[int, int]]:
+    padding = given["padding"]
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(*sizes, strides, padding)
-    dilations = (*(given["lhs_dilation"] or ()), *(given["rhs_dilation"] or ()))
-    bare = not np.any(padding) and all(step == 1 for step in dilations)
-    single = x.dtype == kernel.dtype == jnp.float32 == (given["preferred_element_type"] or jnp.float32)
-    return single and bare and not np.any(np.remainder(sizes, strides))
+        return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], given["window_strides"], padding)
+    return padding
 
 
-def _product(x: jax.Array, kernel: jax.Array, strides: Sequence[int], precision: Any) -> jax.Array:
-    """The convolution as one product, both sides cut into tiles as large as the strides.
+def _painted(given: dict[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A transposed convolution as one product, of every pixel with the whole kernel, and a sum of shifted pieces."""
+    steps, spans = given["lhs_dilation"], kernel.shape[:2]
+    padding = [
+        (span - 1 - before, span - 1 - after)
+        for span, (before, after) in zip(spans, _padding(given, x, kernel), strict=True)
+    ]
+    sizes = [
+        step * (size - 1) + span - before - after
+        for step, size, span, (before, after) in zip(steps, x.shape[1:3], spans, padding, strict=True)
+    ]
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    strided = lambda y: _product(*_tiles(y, flipped, steps, padding), given["precision"])
+    (y,) = jax.linear_transpose(strided, jax.ShapeDtypeStruct((len(x), *sizes, kernel.shape[3]), x.dtype))(x)
+    return y
+
+
+def _tiles(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> tuple[jax.Array, jax.Array]:
+    """Both cut into tiles as large as the strides, which become channels: a convolution without stride or padding.
+
+    Zeros fill what the strides do not divide. Without this the transpose meets a zero between any two numbers.
+    """
+    (batch, *sizes, inward), (*spans, _, outward) = x.shape, kernel.shape
+    whole = [-(-span // stride) for span, stride in zip(spans, strides, strict=True)]
+    places = [
+        (before + size + after - span) // stride + tiles
+        for size, span, stride, tiles, (before, after) in zip(sizes, spans, strides, whole, padding, strict=True)
+    ]
+    edges = [
+        (before, tiles * stride - size - before, 0)
+        for size, stride, tiles, (before, _) in zip(sizes, strides, places, padding, strict=True)
+    ]
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+    missing = [(0, tiles * stride - span) for span, stride, tiles in zip(spans, strides, whole, strict=True)]
+    kernel = jnp.pad(kernel, (*missing, (0, 0), (0, 0)))
+    x = x.reshape(batch, places[0], strides[0], places[1], strides[1], inward).swapaxes(2, 3)
+    kernel = kernel.reshape(whole[0], strides[0], whole[1], strides[1], inward, outward).swapaxes(1, 2)
+    return x.reshape(batch, *places, -1), kernel.reshape(*whole, -1, outward)
+
+
+def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    """The convolution of tiles as one product.
 
     Its transpose is one product of cotangent and kernel and a sum of shifted pieces, one for each tile of the kernel.
     """
-    (batch, height, width, inward), (*sizes, _, outward) = x.shape, kernel.shape
-    down, across = sizes[0] // strides[0], sizes[1] // strides[1]
-    rows, columns = height // strides[0], width // strides[1]
+    (batch, rows, columns, _), (down, across, _, outward) = x.shape, kernel.shape
     high, wide = rows - down + 1, columns - across + 1
-    x = x.reshape(batch, rows, strides[0], columns, strides[1], inward).swapaxes(2, 3)
     x = jnp.stack([x[:, i : i + high, j : j + wide] for i in range(down) for j in range(across)], axis=3)
-    kernel = kernel.reshape(down, strides[0], across, strides[1], inward, outward).swapaxes(1, 2)
     y = jnp.matmul(x.reshape(batch * high * wide, -1), kernel.reshape(-1, outward), precision=precision)
     return y.reshape(batch, high, wide, outward)

@@ -27,6 +27,12 @@ def conv(
     )
 
 
+def conv_transpose(inward: int, outward: int, *, rngs: nnx.Rngs) -> nnx.Conv:
+    """A transposed convolution of 4 x 4 and stride 2: [B, H, W, I] -> [B, 2H, 2W, O], each pixel made by 2 x 2."""
+    init = nnx.initializers.variance_scaling(2 * 4, "fan_in", "truncated_normal")  # He's, for a quarter of the taps
+    return conv(inward, outward, 4, padding=((2, 2), (2, 2)), input_dilation=2, kernel_init=init, rngs=rngs)
+
+
 def dense(inward: int, outward: int, *, zero: bool = False, rngs: nnx.Rngs) -> nnx.Linear:
     """`zero`: a kernel that starts as zeros, so that a residual branch starts as nothing."""
     init = nnx.initializers.zeros_init() if zero else nnx.initializers.xavier_uniform()

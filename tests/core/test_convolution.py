@@ -146,6 +146,25 @@ def test_the_input_gradient_is_a_product_where_strides_divide_the_sizes():
     assert text.count("stablehlo.dot_general") == 1
 
 
+def test_a_transposed_convolution_is_a_product_and_its_gradients_meet_no_zeros_between_numbers():
+    ours, lax_own = both((1, 1), ((2, 2), (2, 2)), {"lhs_dilation": (2, 2)})
+    x, k = arrays((7, 6), (4, 4))
+    assert_close(jax.jit(gradients(ours))(x, k), jax.jit(gradients(lax_own))(x, k))
+    text = jax.jit(gradients(ours)).lower(x, k).as_text()
+    lines = [line for line in text.splitlines() if "dim_numbers" in line]
+    assert len(lines) == 2  # the gradients
+    assert all("dim_numbers = [b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in lines)
+    assert "lhs_dilate = [2, 2]" not in text
+    assert text.count("stablehlo.dot_general") == 1
+
+
+def test_the_input_gradient_of_strides_that_do_not_divide_the_sizes_meets_no_zeros_between_numbers():
+    ours, _ = both((2, 2), "SAME", {})
+    text = jax.jit(gradients(ours)).lower(*arrays((9, 8), (3, 3))).as_text()
+    assert text.count("stablehlo.convolution") == 3
+    assert "lhs_dilate = [2, 2]" not in text
+
+
 @FORMS
 def test_gradients_of_a_directional_derivative_are_in_that_layout_too(size, kernel, padding):
     """And nothing is computed for the input that has no tangent: a gradient penalty is two plain updates."""

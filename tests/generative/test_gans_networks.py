@@ -47,28 +47,20 @@ def test_the_nets_of_wgan_gp_have_its_sizes():
     )
     shapes = [jax.eval_shape(player.init, jax.random.key(0)) for player in (generator, discriminator)]
     assert shapes[0]["entry"]["dense"]["kernel"].shape == (128, 7 * 7 * 128)
-    assert shapes[0]["up1"]["kernel"].shape == (3, 3, 128, 4 * 64)
-    assert shapes[0]["up0"]["kernel"].shape == (3, 3, 64, 4 * 1)
-    assert shapes[1]["down0"]["kernel"].shape == (5, 5, 1, 64)
-    assert shapes[1]["down1"]["kernel"].shape == (5, 5, 64, 128)
+    assert shapes[0]["up1"]["kernel"].shape == (4, 4, 128, 64)
+    assert shapes[0]["up0"]["kernel"].shape == (4, 4, 64, 1)
+    assert shapes[1]["down0"]["kernel"].shape == (4, 4, 1, 64)
+    assert shapes[1]["down1"]["kernel"].shape == (4, 4, 64, 128)
 
 
-def test_a_sub_pixel_convolution_holds_every_transposed_one():
-    """Of 5 x 5 and stride 2: row r of the picture sees kernel rows of r's parity, in 3 rows of the input at most."""
-    keys = jax.random.split(jax.random.key(0))
-    x, kernel = jax.random.normal(keys[0], (2, 6, 5, 3)), jax.random.normal(keys[1], (5, 5, 3, 4))
-    numbers = ("NHWC", "HWIO", "NHWC")
-    wanted = lax.conv_general_dilated(
-        x, kernel, (1, 1), ((2, 3), (2, 3)), lhs_dilation=(2, 2), dimension_numbers=numbers
-    )
-    sub_pixel = np.zeros((3, 3, 3, 2, 2, 4), np.float32)
-    for row, column in np.ndindex(2, 2):
-        for i, j in np.ndindex(3, 3):
-            taps = (2 * i - row, 2 * j - column)
-            if all(0 <= tap < 5 for tap in taps):
-                sub_pixel[i, j, :, row, column] = kernel[taps]
-    found = lax.conv_general_dilated(x, sub_pixel.reshape(3, 3, 3, 16), (1, 1), "SAME", dimension_numbers=numbers)  # pyright: ignore
-    np.testing.assert_allclose(blocks.depth_to_space(found), wanted, rtol=1e-5, atol=1e-5)
+def test_a_transposed_convolution_is_laxs():
+    layer = blocks.conv_transpose(3, 5, rngs=nnx.Rngs(0))
+    assert layer.bias is not None
+    layer.bias[...] = jnp.arange(5.0)
+    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
+    wanted = lax.conv_transpose(x, layer.kernel[...], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    assert wanted.shape == (2, 12, 10, 5)
+    np.testing.assert_allclose(layer(x), np.asarray(wanted) + np.arange(5), rtol=1e-5, atol=1e-5)
 
 
 def test_four_pixels_become_channels_and_back():

@@ -70,8 +70,8 @@ class Generator(nn.Module):
         super().__init__()
         self.latent, self.width = latent, width
         self.dense = nn.Linear(latent, 49 * 2 * width)
-        self.up1 = nn.ConvTranspose2d(2 * width, width, 5, 2, 2, 1)
-        self.up0 = nn.ConvTranspose2d(width, 1, 5, 2, 2, 1)
+        self.up1 = nn.ConvTranspose2d(2 * width, width, 4, 2, 1)
+        self.up0 = nn.ConvTranspose2d(width, 1, 4, 2, 1)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.dense(z)).view(-1, 7, 7, 2 * self.width).permute(0, 3, 1, 2)
@@ -82,7 +82,7 @@ def dcgan(batch: int, drawn: int, steps: int, layout: torch.memory_format) -> Mo
     width, leaky = 64, nn.LeakyReLU(0.2)
     generator = Generator(width=width).to(memory_format=layout)
     discriminator = nn.Sequential(
-        *(nn.Conv2d(1, width, 5, 2, 2), leaky, nn.Conv2d(width, 2 * width, 5, 2, 2), leaky),
+        *(nn.Conv2d(1, width, 4, 2, 1), leaky, nn.Conv2d(width, 2 * width, 4, 2, 1), leaky),
         *(nn.Flatten(), nn.Linear(49 * 2 * width, 1)),
     ).to(memory_format=layout)
     average = copy.deepcopy(generator)
