@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from core import datasets, progress, types
-from experiments import build, runs, sampling
+from experiments import build, judges, runs, sampling
 from generative import drawing, evaluation, features
 
 SPLIT = "test"
@@ -27,6 +27,7 @@ class Wanted:
     sampler: Any = None  # of a diffusion model
     steps: int | None = None
     guidance: float | None = None
+    features: str | None = None  # a classifier's run or published file; None: as in the run's own evaluations
     batch: int = 250
 
     def __post_init__(self):
@@ -43,6 +44,7 @@ class _Part:
     name: str
     figures: Mapping[str, float]
     protocol: Mapping[str, Any]
+    warning: str = ""
 
 
 def judge(run: runs.Trained, wanted: Wanted, *, seed: int) -> runs.Judgement:
@@ -64,7 +66,7 @@ def judge(run: runs.Trained, wanted: Wanted, *, seed: int) -> runs.Judgement:
     if protocol is not None:
         parts.append(_likelihood(run, wanted, test, typed, protocol, seed))
     if quality is not None:
-        parts.append(_Part(name="quality", figures=_drawn(run, quality), protocol=quality.protocol))
+        parts.append(_drawn(run, quality))
     if not parts:
         problem = "nothing to tell of it: no figures of given images, no likelihood, no features that see its samples"
         raise build.ConfigError("run", f"={run.folder}: {problem}")
@@ -127,18 +129,21 @@ def _likelihood(
 
 
 def _quality(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> evaluation.Quality | None:
-    """For FID and its like in the features of the run's own evaluations or, where they fit, the published ones."""
+    """For FID and its like in the features typed, or of the run's own evaluations or, where they fit, the published."""
     if not hasattr(run.learner, "sample"):
         return None
     own = next((e for e in run.objects.evaluators.values() if isinstance(e, evaluation.Quality)), None)
-    seen_through = features.Published() if own is None else own.features
+    seen_through = _features(wanted.features, own)
     try:
         features.check(seen_through, run.sizes["image"])
     except ValueError as error:
+        if wanted.features is not None:
+            raise build.ConfigError("features", f"={wanted.features}: {error}") from error
         print(f"no FID: {error}")
         return None
     quality = evaluation.Quality(
         features=seen_through,
+        alarm=evaluation.Quality.alarm if own is None else own.alarm,
         data=data,
         count=wanted.count,
         reference=SPLIT,
@@ -153,7 +158,13 @@ def _quality(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> evaluat
     return quality
 
 
-def _drawn(run: runs.Trained, quality: evaluation.Quality) -> dict[str, float]:
+def _features(typed: str | None, own: evaluation.Quality | None) -> features.Features:
+    if typed is not None:
+        return features.Published(file=typed) if typed.endswith(".npz") else judges.Judge(run=typed)
+    return features.Published() if own is None else own.features
+
+
+def _drawn(run: runs.Trained, quality: evaluation.Quality) -> _Part:
     """The figures of images drawn from the model."""
     with progress.Progress(quality.count, "images") as bar:
         images = drawing.draw(
@@ -165,7 +176,9 @@ def _drawn(run: runs.Trained, quality: evaluation.Quality) -> dict[str, float]:
             progress=lambda done: bar.update(done, {}),
         )
         jax.effects_barrier()  # the last evaluations are told before the bar closes
-    return _bare(types.Report(scalars=quality.judge(images)))
+    scalars = quality.judge(images)
+    figures = _bare(types.Report(scalars=scalars))
+    return _Part(name="quality", figures=figures, protocol=quality.protocol, warning=quality.collapse(scalars))
 
 
 def _bare(report: types.Report) -> dict[str, float]:
@@ -175,4 +188,5 @@ def _bare(report: types.Report) -> dict[str, float]:
 def _told(part: _Part) -> str:
     figures = "  ".join(f"{name} {value:,.4g}" for name, value in part.figures.items())
     protocol = ", ".join(f"{name} {value}" for name, value in part.protocol.items())
-    return f"{part.name}: {figures}\n  protocol: {protocol}"
+    warning = f"\n  warning: {part.warning}" if part.warning else ""
+    return f"{part.name}: {figures}\n  protocol: {protocol}{warning}"

@@ -164,6 +164,15 @@ class Quality:
         figures["fid_ratio"] = found["fid"] / floor["fid"]
         return {f"eval/{name}": value for name, value in figures.items()}
 
+    def collapse(self, scalars: Mapping[str, float]) -> str:
+        """What to warn of in figures of `judge` whose recall is below `alarm`; "" if it is not."""
+        if scalars["eval/recall"] >= self.alarm:
+            return ""
+        return (
+            f"recall is {scalars['eval/recall']:.3f}, where real images reach {scalars['eval/recall_floor']:.2f}: the "
+            f"samples hardly vary (precision {scalars['eval/precision']:.2f}); a GAN that does this has collapsed"
+        )
+
     @property
     def protocol(self) -> dict[str, Any]:
         """What the figures must be read with."""
@@ -217,14 +226,11 @@ class Quality:
         return []
 
     def _watch(self, scalars: Mapping[str, float]) -> None:
-        recall, before = scalars["eval/recall"], list(self._recalls)
-        self._recalls.append(recall)
-        if before and recall < self.alarm and all(other >= self.alarm for other in before[1:]):
-            warnings.warn(
-                f"recall is {recall:.3f}, where real images reach {scalars['eval/recall_floor']:.2f}: the samples "
-                f"hardly vary (precision {scalars['eval/precision']:.2f}); a GAN that does this has collapsed",
-                stacklevel=2,
-            )
+        before = list(self._recalls)
+        self._recalls.append(scalars["eval/recall"])
+        problem = self.collapse(scalars)
+        if problem and before and all(other >= self.alarm for other in before[1:]):
+            warnings.warn(problem, stacklevel=2)
 
 
 @functools.partial(jax.jit, static_argnums=0)

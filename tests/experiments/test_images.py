@@ -392,6 +392,8 @@ EVALUATE_MISTAKES = [
     ("vae", "count=3", "count=3: must be at least 4"),
     ("vae", "count=1438", "count=1438: the split train has 1437 images"),
     ("vae", "batch=0", "batch=0: must be at least 1"),
+    ("gan", "features=nowhere", "features=nowhere: nowhere: no run here"),
+    ("gan", "features=x.npz", "features=x.npz: file=x.npz: No such file"),
 ]
 
 
@@ -432,6 +434,17 @@ def test_features_that_do_not_see_the_images_are_told(command, capsys, gan: Run,
     told = capsys.readouterr()
     assert "no FID: features=fashion_mnist_lenet" in told.out and "these are (8, 8, 1)" in told.out
     assert f"run={folder}: nothing to tell of it: no figures of given images" in told.err
+
+
+def test_other_features_can_be_typed_and_a_dead_recall_is_told(
+    command, capsys, gan: Run, classifier: Path, tmp_path: Path
+):
+    others = (r"experiments.judges.Judge\n +run: .*\n", "generative.features.Published\n")
+    folder = changed(gan, tmp_path / "run", others, (r"alarm: 0\n", "alarm: 1.1\n"))
+    command("evaluate", f"run={folder}", f"features={classifier}", f"count={COUNT}", "batch=50")
+    quality = json.loads((folder / "evaluation.json").read_text())["quality"]
+    assert quality["protocol"]["features_sha256"] == judges.Judge(run=str(classifier)).digest
+    assert f"warning: recall is {quality['recall']:.3f}, where real images reach" in capsys.readouterr().out
 
 
 def test_a_model_that_is_no_classifier_is_no_judge(vae: Run):
