@@ -67,19 +67,32 @@ class Evaluation:
     def names(self, learner: Any, spec: Any) -> Collection[str]:
         return _SCALARS
 
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How the games are played."""
+        games = self._recipe.make(1)
+        try:
+            return {**games.protocol(), "episodes": self.episodes, "epsilon": self.epsilon}
+        finally:
+            games.close()
+
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
-        recipe: Any = self.environments
         key = key if distributed.primary() else jax.random.fold_in(key, jax.process_index())
         scores = evaluate(
             learner,
             mesh.localize(learner.view(state)),
-            environments=recipe if self.max_frames is None else dataclasses.replace(recipe, max_frames=self.max_frames),
+            environments=self._recipe,
             episodes=len(distributed.share(self.episodes)),
             envs=self.envs,
             epsilon=self.epsilon,
             seed=int(jax.random.randint(key, (), 0, 2**30)),
         )
         return report(_joined(scores, self.episodes))
+
+    @property
+    def _recipe(self) -> environments_.Recipe:
+        recipe: Any = self.environments
+        return recipe if self.max_frames is None else dataclasses.replace(recipe, max_frames=self.max_frames)
 
 
 def evaluate(

@@ -169,7 +169,7 @@ def _require_images(name: str, shape: tuple[int, ...], *, at_least: int) -> None
     if len(shape) != 3 or min(shape[:2]) < at_least:
         raise ValueError(
             f"{name}: observations of shape {shape} are no images of {at_least} x {at_least} pixels or more; "
-            "use network=mlp for vectors, or a larger source.size"
+            "use network=mlp for vectors, or a larger source.environments.size"
         )
 
 

@@ -261,7 +261,8 @@ def load(folder: str | os.PathLike, abstract: Any, which: Literal["latest", "bes
         tree = files.unflatten(abstract, leaves)
         return Loaded(step=manifest.step, tree=tree, extra=manifest.extra, path=path)
     held = ", ".join(str(_number(path)) for path in complete(folder)) or "none"
-    raise CheckpointError(f"{folder}: no whole checkpoint '{which}'; steps held: {held}")
+    remedy = f"go on with that run (resume={folder.parent}) until one is written"
+    raise CheckpointError(f"{folder}: no whole checkpoint '{which}'; steps held: {held}; {remedy}")
 
 
 def replay_bytes(state: Any) -> int:

@@ -54,7 +54,8 @@ def conv_general_dilated(
         "preferred_element_type": preferred_element_type,
     }
     grouped = feature_group_count != 1 or batch_group_count != 1
-    if out_sharding is not None or grouped or not _canonical(lhs, rhs, dimension_numbers) or not _on_cpu():
+    refused = isinstance(padding, str) and _dilated(arguments, "lhs")  # by `lax`, which says why
+    if out_sharding is not None or grouped or refused or not _canonical(lhs, rhs, dimension_numbers) or not _on_cpu():
         return lax.conv_general_dilated(
             lhs,
             rhs,
@@ -94,13 +95,14 @@ def _convolve(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _by_input(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The same, in a form whose transpose in x is quick."""
     given = convolution.keywords
-    if _strided(given):
-        padding = _padding(given, x, kernel)
-        product = not np.any(padding) and not np.any(np.remainder(x.shape[1:3], given["window_strides"]))
-        x, kernel = _tiles(x, kernel, given["window_strides"], padding)
-        if product and _single(given, x, kernel):
+    if not _dilated(given, "lhs") and not _dilated(given, "rhs"):
+        strides, padding = given["window_strides"], _padding(given, x, kernel)
+        product = not np.any(padding) and not np.any(np.remainder(x.shape[1:3], strides)) and _single(given, x, kernel)
+        if product or max(strides) > 1:
+            x, kernel = _tiles(x, kernel, strides, padding)
+            convolution = functools.partial(convolution, window_strides=(1, 1), padding="VALID")
+        if product:
             return _product(x, kernel, given["precision"])
-        convolution = functools.partial(convolution, window_strides=(1, 1), padding="VALID")
     # Its transpose convolves the cotangent [B, H', W', O] with the flipped kernel [h, w, O, I].
     return convolution(x, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC"))
 
@@ -109,13 +111,14 @@ def _by_input(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _by_kernel(convolution: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The same, in a form whose transpose in the kernel is quick."""
     given = convolution.keywords
-    if not _transposed(given):
+    if not _transposed(given) and not (_whole(given) and x.shape[3] > kernel.shape[3]):
         # It convolves x as [I, H, W, B] with the cotangent as a kernel [H', W', B, O], giving [I, h, w, O].
         numbers = ("CHWN", "IHWO", "HWNC")
         y = convolution(x.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3), dimension_numbers=numbers)
         return y.transpose(2, 0, 1, 3)
-    # It convolves the cotangent as [O, H', W', B] with x as a kernel [H, W, B, I], giving [O, h, w, I].
-    steps = given["lhs_dilation"]
+    # It convolves the cotangent as [O, H', W', B] with x as a kernel [H, W, B, I], giving [O, h, w, I]: quicker, too,
+    # where there are more inward channels than outward.
+    steps = given["lhs_dilation"] or (1, 1)
     edges = [
         (before + step * (size - 1) - span + 1, after + step * (size - 1) - span + 1)
         for (before, after), step, size, span in zip(
@@ -142,12 +145,12 @@ for _function in (_convolve, _by_input, _by_kernel):
     _function.defjvp(_jvp, symbolic_zeros=True)
 
 
-def _strided(given: dict[str, Any]) -> bool:
-    return max(given["window_strides"]) > 1 and not _dilated(given, "lhs") and not _dilated(given, "rhs")
+def _whole(given: dict[str, Any]) -> bool:
+    return max(given["window_strides"]) == 1 and not _dilated(given, "rhs")
 
 
 def _transposed(given: dict[str, Any]) -> bool:
-    return max(given["window_strides"]) == 1 and _dilated(given, "lhs") and not _dilated(given, "rhs")
+    return _whole(given) and _dilated(given, "lhs")
 
 
 def _dilated(given: dict[str, Any], side: str) -> bool:

@@ -51,7 +51,8 @@ class Placement:
         """The mesh over so many devices, none of which has to be here. Raises ValueError where they do not fill it."""
         data = self.data or devices // self.model
         if data * self.model > devices or data < 1:
-            raise ValueError(f"mesh: data={data} x model={self.model} needs more than the {devices} devices here")
+            problem = f"data={self.data or 'null'} x model={self.model} needs more than the {devices} devices here"
+            raise ValueError(f"mesh: {problem}; take mesh.model={min(self.model, devices)} mesh.data=null, or fewer")
         return AbstractMesh((data, self.model), AXES, axis_types=(AxisType.Auto,) * 2)
 
     def mesh(self) -> jax.sharding.Mesh:

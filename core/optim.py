@@ -10,14 +10,16 @@ import optax
 from core import types
 
 
-def linear(*, start: float, end: float, frames: int) -> Callable[[float], float]:
-    """A share in [0, 1]: `start` to `end` over the first `frames` (or images), `end` from then on."""
+def linear(*, start: float, end: float, frames: int, begin: int = 0) -> Callable[[float], float]:
+    """A share in [0, 1]: `start` until `begin` frames (or images), to `end` over the next `frames`, then `end`."""
     for name, share in (("start", start), ("end", end)):
         if not 0 <= share <= 1:
             raise ValueError(f"{name}={share}: a share lies in [0, 1]")
     if frames < 1:
         raise ValueError(f"frames={frames}: a schedule lasts at least 1 frame")
-    return lambda now: start + (end - start) * min(max(now / frames, 0.0), 1.0)
+    if begin < 0:
+        raise ValueError(f"begin={begin}: must be at least 0")
+    return lambda now: start + (end - start) * min(max((now - begin) / frames, 0.0), 1.0)
 
 
 def cosine(*, images: int, batch: int, warmup: int = 0, end: float = 0.0) -> Callable[[jax.Array], jax.Array]:
@@ -56,6 +58,11 @@ def optimizer(
         raise ValueError(f"learning_rate={learning_rate}: must be greater than 0")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm={clip_norm}: must be greater than 0, or null for no clipping")
+    for name, value in getattr(rule, "keywords", {}).items():
+        if name in ("b1", "b2", "decay", "momentum") and value is not None and not 0 <= value < 1:
+            raise ValueError(f"rule.{name}={value}: must be at least 0 and less than 1")
+        if name in ("eps", "eps_root", "weight_decay") and value is not None and value < 0:
+            raise ValueError(f"rule.{name}={value}: must be at least 0")
     update = rule(learning_rate if schedule is None else lambda updates: learning_rate * schedule(updates))
     return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
 

@@ -66,6 +66,10 @@ class Uniform:
 
     tries: int = 8
 
+    def __post_init__(self):
+        if self.tries < 1:
+            raise ValueError(f"tries={self.tries}: must be at least 1")
+
     def init(self, rows: int, streams: int) -> Any:
         return ()
 
@@ -128,6 +132,7 @@ class Prioritized:
         within = jnp.cumsum(state["priority"][row], axis=1)
         point = (point - total[row] + state["row_sum"][row])[:, None]
         stream = jnp.sum(within <= jnp.minimum(point, jnp.nextafter(within[:, -1:], 0.0)), axis=1)
+        stream = jnp.minimum(stream, streams - 1)  # of an empty row
         index, _ = Uniform().draw((), even, state["priority"] > 0, window, batch, updates)
         mixed = jax.random.uniform(which, (batch,)) < self.uniform
         index = jnp.where(mixed, index, row * streams + stream)

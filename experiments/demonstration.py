@@ -85,7 +85,7 @@ def _opening(settings: config.Config) -> str:
     frames = settings["budget"]
     return (
         f"A DQN learns {_game(settings)} from the screen: {frames:,} frames, {frames / 3600:.0f} minutes of play, on\n"
-        f"{platform.cpu()}. It takes one to five minutes; Ctrl-C stops it and keeps what it has."
+        f"{platform.cpu()}. It takes one to six minutes; Ctrl-C stops it and keeps what it has."
     )
 
 

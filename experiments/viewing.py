@@ -62,13 +62,19 @@ def judge(run: runs.Trained, wanted: Wanted, *, seed: int) -> runs.Judgement:
     parts = []
     if hasattr(learner, "judge"):
         held = evaluation.HeldOut(data=data, split=SPLIT, batch=wanted.batch, seed=seed)
-        parts.append(_Part(name="held_out", figures=_bare(held.report(learner, run.view)), protocol=held.protocol))
+        own = getattr(learner, "judge_protocol", {})
+        parts.append(
+            _Part(name="held_out", figures=_bare(held.report(learner, run.view)), protocol=held.protocol | own)
+        )
     if protocol is not None:
         parts.append(_likelihood(run, wanted, test, typed, protocol, seed))
     if quality is not None:
         parts.append(_drawn(run, quality))
     if not parts:
-        problem = "nothing to tell of it: no figures of given images, no likelihood, no features that see its samples"
+        problem = (
+            "nothing to tell of it: no figures of given images, no likelihood, no features that see its samples; name "
+            "a classifier's run: features=<run folder>"
+        )
         raise build.ConfigError("run", f"={run.folder}: {problem}")
     scalars = {f"eval/{name}": value for part in parts for name, value in part.figures.items()}
     return runs.Judgement(

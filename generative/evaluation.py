@@ -19,6 +19,7 @@ from generative import drawing, metrics
 from generative import features as features_
 
 _FIGURES = ("fid", "kid", "kid_stderr", "precision", "recall")
+_RATIOS = ("fid", "precision", "recall")  # KID's floor is about 0, and either side of it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,7 @@ class HeldOut:
 
     @property
     def protocol(self) -> dict[str, Any]:
+        """Of the images; what else the figures must be read with is the learner's `judge_protocol`."""
         return {"split": self.split, "images": len(self._held.image), "seed": self.seed}
 
     @functools.cached_property
@@ -142,7 +144,8 @@ class Quality:
         features_.check(self.features, self._images[0].shape[1:])
 
     def names(self, learner: Any, spec: Any) -> list[str]:
-        return [f"eval/{name}{floor}" for name in _FIGURES for floor in ("", "_floor")] + ["eval/fid_ratio"]
+        names = [f"{name}{floor}" for name in _FIGURES for floor in ("", "_floor")]
+        return [f"eval/{name}" for name in [*names, *(f"{name}_ratio" for name in _RATIOS)]]
 
     def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
         report = self.report(learner, mesh.localize(learner.view(state)))
@@ -161,7 +164,7 @@ class Quality:
             raise ValueError(f"{len(images)} images: the floor is that of count={self.count}")
         found, floor = self._compare(images), self._floor
         figures = found | {f"{name}_floor": value for name, value in floor.items()}
-        figures["fid_ratio"] = found["fid"] / floor["fid"]
+        figures |= {f"{name}_ratio": found[name] / max(floor[name], 1e-12) for name in _RATIOS}
         return {f"eval/{name}": value for name, value in figures.items()}
 
     def collapse(self, scalars: Mapping[str, float]) -> str:

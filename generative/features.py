@@ -68,8 +68,8 @@ def check(features: Features, image: tuple[int, ...]) -> None:
     if features.image is not None and tuple(image) != tuple(features.image):
         raise ValueError(
             f"features={features.name} ({digest}): sees images of {tuple(features.image)}, these are {tuple(image)}; "
-            "train a classifier on such images and name its run (experiments.judges.Judge), or leave the metrics out "
-            "with evaluators.quality=null"
+            "train a classifier on such images and name its run: features=<run folder> of experiments.evaluate, in a "
+            "training experiments.judges.Judge as evaluators.quality.features, or evaluators.quality=null for none"
         )
 
 

@@ -7,7 +7,7 @@ last layer, the last `shared` are one learned number for all pixels. Bytes v in 
 
 import dataclasses
 import math
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,8 @@ class Bernoulli:
     def __post_init__(self):
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must be at least 0")
+        if self.binarisation not in get_args(Binarisation):
+            raise ValueError(f"binarisation={self.binarisation}: must be one of {', '.join(get_args(Binarisation))}")
 
     @property
     def refusal(self) -> str | None:

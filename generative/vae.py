@@ -176,6 +176,11 @@ class VAE:
             figures["bits_per_dim"] = likelihoods.bits_per_dimension(log_prob, batch.image.shape[1:])
         return figures
 
+    @property
+    def judge_protocol(self) -> dict[str, Any]:
+        """What the figures of `judge` must be read with: its likelihood, and how many codes are drawn for an image."""
+        return {**self.likelihood.protocol, "codes": self.objective.samples}
+
     def likelihood_protocol(self, *, samples: int = 5_000) -> dict[str, Any]:
         """What `log_likelihood` must be read with. Raises ValueError where the model has no likelihood to report."""
         _at_least_one(samples)

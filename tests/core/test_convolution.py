@@ -22,6 +22,7 @@ CASES = {  # input size, kernel size, strides, padding, other arguments
     "uneven_padding": ((10, 7), (3, 2), (3, 2), ((2, 0), (-1, 3)), {}),
     "atrous": ((11, 9), (3, 3), (2, 1), "SAME", {"rhs_dilation": (2, 1)}),
     "transposed": ((5, 4), (4, 3), (1, 1), ((2, 2), (1, 1)), {"lhs_dilation": (2, 3)}),
+    "transposed_with_little_padding": ((4, 5), (3, 5), (1, 1), ((0, 1), (3, 6)), {"lhs_dilation": (3, 2)}),
     "one_by_one": ((4, 5), (1, 1), (1, 1), "VALID", {}),
 }
 
@@ -67,6 +68,14 @@ def test_value_and_gradients_are_laxs(case):
     x, k = arrays(size, kernel)
     ours, lax_own = both(*rest)
     assert_close(jax.jit(ours)(x, k), jax.jit(lax_own)(x, k))
+    assert_close(jax.jit(gradients(ours))(x, k), jax.jit(gradients(lax_own))(x, k))
+
+
+@pytest.mark.parametrize("case", ["same", "valid_atrous", "transposed"])
+def test_more_channels_inward_than_outward(case):
+    size, kernel, *rest = CASES[case]
+    x, k = arrays(size, kernel, channels=6, features=2)
+    ours, lax_own = both(*rest)
     assert_close(jax.jit(gradients(ours))(x, k), jax.jit(gradients(lax_own))(x, k))
 
 
@@ -139,9 +148,10 @@ def test_gradients_are_in_the_layout_of_the_fast_kernels():
     assert all(number.startswith("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]") for number in numbers)
 
 
-def test_the_input_gradient_is_a_product_where_strides_divide_the_sizes():
-    ours, _ = both((2, 2), "VALID", {})
-    text = jax.jit(gradients(ours)).lower(*arrays((8, 6), (4, 2))).as_text()
+@pytest.mark.parametrize("stride, kernel", [(2, (4, 2)), (1, (3, 3))])
+def test_the_input_gradient_is_a_product_where_strides_divide_the_sizes(stride, kernel):
+    ours, _ = both((stride, stride), "VALID", {})
+    text = jax.jit(gradients(ours)).lower(*arrays((8, 6), kernel)).as_text()
     assert text.count("stablehlo.convolution") == 2
     assert text.count("stablehlo.dot_general") == 1
 

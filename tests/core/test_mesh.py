@@ -62,7 +62,10 @@ def test_a_mesh_has_the_devices_that_there_are():
     assert (dict(made.shape), made.axis_types) == ({"data": count, "model": 1}, (AxisType.Auto, AxisType.Auto))
     with pytest.raises(ValueError, match=rf"mesh: data={count + 1} x model=1 needs more than the {count} devices here"):
         mesh.Placement(data=count + 1).mesh()
-    with pytest.raises(ValueError, match=rf"data=0 x model={count + 1} needs more than the {count} devices"):
+    with pytest.raises(
+        ValueError,
+        match=rf"data=null x model={count + 1} needs more than the {count} devices here; take mesh.model={count}",
+    ):
         mesh.Placement(model=count + 1).mesh()
 
 

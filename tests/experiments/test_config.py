@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments import build, config
+from core import stopping
+from experiments import build, config, runs, training
 
 EXPERIMENTS = sorted(
     file.relative_to(config.CONF / "experiment").with_suffix("").as_posix()
@@ -102,7 +103,13 @@ def test_the_default_is_natures_dqn():
     assert (learner["replay"]["capacity"], learner["learning_starts"]) == (1_000_000, 50_000)
     assert learner["target"]["period"] * learner["update_every"] == 10_000  # agent steps
     assert (learner["bootstrap"], learner["loss"]) == ("agents.td.max_bootstrap", "agents.td.huber")
-    assert source["exploration"] == {"_target_": "core.optim.linear", "start": 1, "end": 0.1, "frames": 4_000_000}
+    assert source["exploration"] == {
+        "_target_": "core.optim.linear",
+        "start": 1,
+        "end": 0.1,
+        "begin": 0,
+        "frames": 4_000_000,
+    }
     assert (source["sticky"], source["environments"]["life_terminal"], source["environments"]["noop_max"]) == (0, 1, 30)
     assert settings["evaluators"]["episodes"]["epsilon"] == 0.05
     assert config.compose("name=x") == config.compose("name=x", "experiment=dqn/nature")
@@ -264,32 +271,45 @@ def test_a_resumed_run_refuses_other_settings_by_name(start, refused):
 
 def test_an_algorithm_from_outside_is_found_through_the_search_path(start, tmp_path: Path, monkeypatch, capsys):
     files = {
-        "elsewhere/sarsa.py": """
+        "elsewhere/shy.py": """
             import dataclasses
+            from agents import dqn
 
             @dataclasses.dataclass(frozen=True, kw_only=True)
-            class Sarsa:
-                trace: float
+            class Shy(dqn.DQN):
+                share: float  # of the reward that is believed
+
+                def step(self, state, batch):
+                    return super().step(state, dataclasses.replace(batch, reward=self.share * batch.reward))
             """,
-        "elsewhere/conf/learner/sarsa.yaml": "_target_: elsewhere.sarsa.Sarsa\ntrace: 0.9\n",
-        "elsewhere/conf/experiment/sarsa.yaml": """
+        "elsewhere/conf/learner/shy.yaml": """
+            defaults:
+              - double_dqn
+            _target_: elsewhere.shy.Shy
+            share: 0.9
+            """,
+        "elsewhere/conf/experiment/shy.yaml": """
             # @package _global_
             defaults:
-              - override /learner: sarsa
+              - dqn/cartpole
+              - override /learner: shy
             """,
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text).lstrip())
     monkeypatch.syspath_prepend(tmp_path)
-    built = []
-    task = lambda settings, folder: built.append(build.objects(settings["learner"], "learner"))
+    ended = []
+    task = lambda settings, folder: ended.append(training.train(settings, folder, stop=stopping.Stop()))
     search = f"hydra.searchpath=[file://{tmp_path}/elsewhere/conf]"
-    start(search, "experiment=sarsa", "learner.trace=0.8", task=task)
-    assert repr(built) == "[Sarsa(trace=0.8)]"
+    tiny = ("+debug=tiny", "tracker=none", "evaluators=none", "checkpoint.metric=null")
+    start(search, "experiment=shy", "learner.share=0.8", "hydra.run.dir=run", *tiny, task=task)
+    assert int(ended[0].state.updates) > 2
+    learner: Any = runs.load("run").learner
+    assert (type(learner).__name__, learner.share) == ("Shy", 0.8)
     with pytest.raises(SystemExit):
-        start(search, "experiment=sarza", task=task)
-    assert "did you mean sarsa?" in capsys.readouterr().err
+        start(search, "experiment=shi", task=task)
+    assert "did you mean shy?" in capsys.readouterr().err
 
 
 def test_debug_shrinks_what_there_is_and_leaves_what_was_typed():

@@ -156,7 +156,8 @@ def test_profile_true_writes_a_trace_beside_the_numbers(tmp_path: Path):
 
 
 def test_the_protocol_stands_beside_the_config(tmp_path: Path):
-    train(tmp_path, budget=SIZE)
+    train(tmp_path, budget=SIZE, evaluators=config.compose("experiment=dqn/cartpole", "+debug=tiny")["evaluators"])
     text = (tmp_path / "config.yaml").read_text()
     assert "protocol:" in text and "CartPole-v1" in text.split("protocol:")[1]
     assert config.load(tmp_path)["budget"] == SIZE
+    assert config.protocol(tmp_path)["evaluators"]["episodes"]["epsilon"] == 0

@@ -34,6 +34,7 @@ PRESETS = {
 RULES = {
     "ancestral": samplers.Ancestral(),
     "ddim": samplers.DDIM(),
+    "euler": samplers.Euler(),
     "heun": samplers.Heun(),
     "dpm": samplers.DPMSolver(),
 }
@@ -121,9 +122,10 @@ def draw(model, view, seeds, label=None, **sampler):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_exact_denoisers_draw_their_gaussian(preset):
+@pytest.mark.parametrize("rule, steps", [("ancestral", 100), ("ddim", 100), ("euler", 100), ("heun", 32), ("dpm", 64)])
+def test_exact_denoisers_draw_their_gaussian(rule, steps, preset):
     model = exact(**PRESETS[preset], image=(16, 16, 1))
-    model = dataclasses.replace(model, sampler=samplers.Sampler(rule=samplers.Heun(), steps=32))
+    model = dataclasses.replace(model, sampler=samplers.Sampler(rule=RULES[rule], steps=steps))
     view = {"params": model.network.init(jax.random.key(0))}
     images = draw(model, view, range(64))
     drawn = np.asarray(pixels.signed(jnp.asarray(images)))

@@ -177,9 +177,10 @@ def test_quality_of_a_perfect_model_is_that_of_real_images():
         f"eval/{name}{floor}"
         for name in ("fid", "kid", "kid_stderr", "precision", "recall")
         for floor in ("", "_floor")
-    } | {"eval/fid_ratio"}
+    } | {"eval/fid_ratio", "eval/precision_ratio", "eval/recall_ratio"}
     assert sorted(QUALITY.names(Uniform(), None)) == sorted(scalars)
-    assert scalars["eval/fid_ratio"] == pytest.approx(scalars["eval/fid"] / scalars["eval/fid_floor"])
+    for name in ("fid", "precision", "recall"):
+        assert scalars[f"eval/{name}_ratio"] == pytest.approx(scalars[f"eval/{name}"] / scalars[f"eval/{name}_floor"])
     assert 0 < scalars["eval/fid"] < 0.05 > scalars["eval/fid_floor"] > 0
     assert abs(scalars["eval/kid"]) < 4 * scalars["eval/kid_stderr"]
     assert min(scalars["eval/precision"], scalars["eval/recall"]) > 0.6
