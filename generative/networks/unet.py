@@ -1,7 +1,7 @@
 """A U-Net with attention (1505.04597; in the form of 2006.11239 and 2105.05233).
 
 `norm="group"` is the form of Hugging Face's `UNet2DModel(resnet_time_scale_shift="scale_shift")`. `norm="pixel"`, the
-default, normalises every pixel by itself, as newer networks do (2312.02696); either takes about the same time on a CPU
+default, normalises every pixel by itself, as newer networks do (2312.02696), and is quicker on a CPU
 (docs/performance.md).
 """
 
