@@ -70,7 +70,7 @@ def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Dropout by a key; without one, x itself. Each value has one byte of chance: rates are rounded to 256ths."""
     if key is None or rate == 0:
         return x
-    kept = 256 - round(256 * rate)
+    kept = max(1, 256 - round(256 * rate))
     # Whole words, cut into bytes here: `random.bits` would make a word for each.
     words = jax.random.bits(key, (*x.shape[:-1], -(-x.shape[-1] // 4)))
     chance = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
