@@ -58,10 +58,11 @@ def optimizer(
         raise ValueError(f"learning_rate={learning_rate}: must be greater than 0")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm={clip_norm}: must be greater than 0, or null for no clipping")
-    for name, value in getattr(rule, "keywords", {}).items():
-        if name in ("b1", "b2", "decay", "momentum") and value is not None and not 0 <= value < 1:
+    numbers = {name: value for name, value in getattr(rule, "keywords", {}).items() if isinstance(value, int | float)}
+    for name, value in numbers.items():
+        if name in ("b1", "b2", "decay", "momentum") and not 0 <= value < 1:
             raise ValueError(f"rule.{name}={value}: must be at least 0 and less than 1")
-        if name in ("eps", "eps_root", "weight_decay") and value is not None and value < 0:
+        if name in ("eps", "eps_root", "weight_decay") and value < 0:
             raise ValueError(f"rule.{name}={value}: must be at least 0")
     update = rule(learning_rate if schedule is None else lambda updates: learning_rate * schedule(updates))
     return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)

@@ -16,6 +16,14 @@ from tests import runs
 def test_linear_goes_from_start_to_end_and_stays():
     schedule = optim.linear(start=1.0, end=0.1, frames=1000)
     assert [schedule(now) for now in (-5, 0, 500, 1000, 10**9)] == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
+    late = optim.linear(start=1.0, end=0.1, frames=1000, begin=500)
+    assert [late(now) for now in (0, 500, 1000, 1500, 2000)] == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
+    with pytest.raises(ValueError, match="begin=-1: must be at least 0"):
+        optim.linear(start=1.0, end=0.1, frames=10, begin=-1)
+    with pytest.raises(ValueError, match=r"rule\.b1=1\.5: must be at least 0 and less than 1"):
+        optim.optimizer(rule=functools.partial(optax.adam, b1=1.5), learning_rate=1.0)
+    with pytest.raises(ValueError, match=r"rule\.eps=-1: must be at least 0"):
+        optim.optimizer(rule=functools.partial(optax.adam, eps=-1), learning_rate=1.0)
     with pytest.raises(ValueError, match="frames=0: a schedule lasts at least 1 frame"):
         optim.linear(start=1.0, end=0.1, frames=0)
     with pytest.raises(ValueError, match=r"start=5: a share lies in \[0, 1\]"):
