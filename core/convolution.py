@@ -55,7 +55,7 @@ def conv_general_dilated(
     }
     grouped = feature_group_count != 1 or batch_group_count != 1
     refused = isinstance(padding, str) and _dilated(arguments, "lhs")  # by `lax`, which says why
-    if out_sharding is not None or grouped or refused or not _canonical(lhs, rhs, dimension_numbers) or not _on_cpu():
+    if out_sharding is not None or grouped or refused or not _canonical(lhs, rhs, dimension_numbers) or not on_cpu():
         return lax.conv_general_dilated(
             lhs,
             rhs,
@@ -75,7 +75,8 @@ def _canonical(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:
     return numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _CANONICAL)
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Whether programs are made for a CPU; asked while tracing."""
     return jax.default_backend() == "cpu"
 
 

@@ -97,7 +97,7 @@ class PixelNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         square = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
         gain = jax.lax.rsqrt(square + 1e-6).astype(x.dtype)
-        if jax.default_backend() == "cpu":
+        if convolution.on_cpu():
             # XLA:CPU gives a sum, and all that surrounds it, to kernels that are slow at what surrounds it.
             x, gain = jax.lax.optimization_barrier((x, gain))
         return x * gain
