@@ -21,7 +21,7 @@ from core import distributed, types, worker
 
 
 class Actor:
-    """A `types.Source` of `types.Rollout`s. Batch k is acted by the view that `start(view, k)` was given.
+    """A `types.Source` of `types.Rollout`s. Batch k is acted by the view that `start(k, view)` asks for.
 
     `envs` and `shards` are totals: a run of P processes plays envs / P games in shards / P shards in each.
     Environment e belongs to shard e // N. The action key of step t of batch k is fold_in(key', k·T + t), where key'
@@ -81,16 +81,16 @@ class Actor:
 
         self._act = jax.jit(act)
 
-    def start(self, view: Any, step: int) -> None:
+    def start(self, step: int, view: Callable[[], Any]) -> None:
         """Begins batch `step` and returns at once."""
         if self._agent is None:
             raise RuntimeError("no agent to act with: call attach(agent) before start")
-        self._started.append(self._worker.submit(self._batch, view, step))
+        self._started.append(self._worker.submit(self._batch, view(), step))
 
     def next(self) -> types.Rollout:
         """Waits for the oldest batch started: this process's shards, as NumPy arrays that it never touches again."""
         if not self._started:
-            raise RuntimeError("no batch was started: call start(view, step) before next")
+            raise RuntimeError("no batch was started: call start(step, view) before next")
         rollout, record = self._started.popleft().result()
         self._record.add(record)
         return rollout

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +14,8 @@ import numpy as np
 from agents import environments as environments_
 from agents import scores as scores_
 from core import distributed, mesh, types
+
+ROUND = 0.5  # seconds of play between two looks at whether to stop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,9 @@ class Evaluation:
         finally:
             games.close()
 
-    def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
+    def __call__(
+        self, learner: Any, state: Any, key: jax.Array, *, stop: Callable[[], None] = lambda: None
+    ) -> types.Report:
         key = key if distributed.primary() else jax.random.fold_in(key, jax.process_index())
         scores = evaluate(
             learner,
@@ -86,6 +92,7 @@ class Evaluation:
             envs=self.envs,
             epsilon=self.epsilon,
             seed=int(jax.random.randint(key, (), 0, 2**30)),
+            stop=stop,
         )
         return report(_joined(scores, self.episodes))
 
@@ -96,7 +103,15 @@ class Evaluation:
 
 
 def evaluate(
-    agent: Any, view: Any, *, environments: environments_.Recipe, episodes: int, envs: int, epsilon: float, seed: int
+    agent: Any,
+    view: Any,
+    *,
+    environments: environments_.Recipe,
+    episodes: int,
+    envs: int,
+    epsilon: float,
+    seed: int,
+    stop: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Plays `episodes` whole games, `envs` at a time, and returns their raw scores with the protocol.
 
@@ -111,11 +126,12 @@ def evaluate(
       envs: environments that play side by side, at most one an episode.
       epsilon: share of random actions. With 1 the same call judges random play, on the same games.
       seed: fixes the games (no-ops, sticky actions) and the acting keys.
+      stop: called about every `ROUND` seconds; what it raises ends the evaluation.
     """
     _check(episodes=episodes, envs=envs, epsilon=epsilon)
     games = environments.make(min(envs, episodes))
     try:
-        played = _play(agent, view, games, _quota(episodes, games.count), epsilon, seed)
+        played = _play(agent, view, games, _quota(episodes, games.count), epsilon, seed, stop)
         protocol = games.protocol()
     finally:
         games.close()
@@ -206,17 +222,47 @@ class _Game:
     truncated: bool
 
 
-def _play(agent, view, games: environments_.Environments, quota: np.ndarray, epsilon: float, seed: int) -> list[_Game]:
-    """Steps all environments until each has played its quota; games in the order (environment, time)."""
+def _play(
+    agent: Any,
+    view: Any,
+    games: environments_.Environments,
+    quota: np.ndarray,
+    epsilon: float,
+    seed: int,
+    stop: Callable[[], None],
+) -> list[_Game]:
+    """Plays until each environment has played its quota; games in the order (environment, time).
+
+    Processes play different games, which take different times: every `ROUND` seconds they meet, until all are done.
+    """
+    played: list[list[_Game]] = [[] for _ in range(games.count)]
+    steps, going = _steps(agent, view, games, quota, epsilon, seed, played), True
+    while True:
+        until = time.monotonic() + ROUND
+        while going and time.monotonic() < until:
+            going = next(steps, False)
+        stop()
+        if not any(distributed.gather(going)):
+            return [game for of_one in played for game in of_one]
+
+
+def _steps(
+    agent: Any,
+    view: Any,
+    games: environments_.Environments,
+    quota: np.ndarray,
+    epsilon: float,
+    seed: int,
+    played: list[list[_Game]],
+) -> Iterator[bool]:
+    """Steps all environments, True after each step, and appends whole games to `played` [N] until its quota is full."""
     count = games.count
     key, share = jax.random.key(seed), np.full(count, epsilon, np.float32)
     observation, carry = games.reset(seed), agent.carry(count)
-    played: list[list[_Game]] = [[] for _ in range(count)]
     score, steps = np.zeros(count), np.zeros(count, np.int64)
     first, over = np.ones(count, bool), np.zeros(count, bool)
-    time = 0
-    while any(len(done) < wanted for done, wanted in zip(played, quota, strict=True)):
-        action, carry = act(agent, view, carry, observation, first, key, np.int32(time), share)
+    for index in itertools.count():
+        action, carry = act(agent, view, carry, observation, first, key, np.int32(index), share)
         step = games.step(np.asarray(action))
         observation, first = step.observation, over  # after an end, this step only opened the next game
         score = np.where(first, 0.0, score + step.reward)
@@ -226,8 +272,9 @@ def _play(agent, view, games: environments_.Environments, quota: np.ndarray, eps
             if len(played[e]) < quota[e]:
                 frames = int(steps[e]) * games.frames_per_step
                 played[e].append(_Game(float(score[e]), frames, bool(step.truncated[e])))
-        time += 1
-    return [game for done in played for game in done]
+        if all(len(done) >= wanted for done, wanted in zip(played, quota, strict=True)):
+            return
+        yield True
 
 
 def _quota(episodes: int, count: int) -> np.ndarray:

@@ -4,7 +4,8 @@
     checkpoints/best/<n>/        the best by a named metric (the n-th to be so), without replay and source
     checkpoints/tmp-*            an interrupted save or removal: swept away at the next start
 
-A folder gets its name by a rename, once everything in it has reached the disk.
+A folder gets its name by a rename, once everything in it has reached the disk. Of several processes the first one lists
+folders and decides, since on a shared disk the others may see an older listing.
 """
 
 import dataclasses
@@ -107,7 +108,7 @@ class Checkpoints:
                     shutil.rmtree(leftover)
 
     def save(self, step: int, state: Any, source: Any, *, extra: Mapping[str, Any]) -> Saved:
-        """Writes a checkpoint and returns when it is safe; a second save of the same step returns the first.
+        """Writes a checkpoint and returns when it is safe; a second save of the same step only renews `extra`.
 
         `state` is any pytree; its top-level field `replay`, where there is one, is written only if asked for.
         `source` is a nest of arrays, numbers, strings and None; `extra` is small and goes through JSON.
@@ -116,8 +117,11 @@ class Checkpoints:
           NotFinite: the state is not healthy.
           CheckpointError: it could not be written (too little space, say); earlier checkpoints are untouched.
         """
-        newest = max(map(_number, _numbered(self.folder)), default=-1)
+        newest = distributed.decided(lambda: max(map(_number, _numbered(self.folder)), default=-1))
         if self._last is not None and self._last.step == step == newest:
+            with distributed.together():
+                if distributed.primary():
+                    files.renew(self._last.path, extra)
             return self._last
         if step <= newest:
             raise CheckpointError(
@@ -143,19 +147,17 @@ class Checkpoints:
         Raises: Mismatch, SchemaError; CheckpointError where all are damaged.
         """
         damaged: list[pathlib.Path] = []
-        for path in reversed(_numbered(self.folder)):
-            problem = restored = None
+        for name in distributed.decided(lambda: [path.name for path in reversed(_numbered(self.folder))]):
+            path = self.folder / name
             try:
                 restored, self._last = _restore(path, abstract, replay)
             except Corrupt as error:
-                problem = str(error)
-            if problem := next(filter(None, distributed.gather(problem)), None):
                 damaged.append(path)
-                warnings.warn(f"skipping a damaged checkpoint: {problem}", stacklevel=2)
+                warnings.warn(f"skipping a damaged checkpoint: {error}", stacklevel=2)
                 continue
             with distributed.together():
-                for bad in damaged if distributed.primary() else []:
-                    os.rename(bad, self.folder / f"tmp-damaged-{bad.name}")  # swept away at the next start
+                if distributed.primary():
+                    self._tidy(damaged, _number(path))
             return restored
         if damaged:
             raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged: start a new run")
@@ -171,13 +173,18 @@ class Checkpoints:
         A value that is not finite is never better. Raises: as `save`.
         """
         sign = 1 if self._better == "higher" else -1
-        held = self.best_value()
-        if self.metric is None or not math.isfinite(value) or (held is not None and sign * value <= sign * held):
+
+        def number() -> int | None:
+            """Of the folder to write. Not its step: a resumed run may do better at the very step of the best so far."""
+            held = self.best_value()
+            if self.metric is None or not math.isfinite(value) or (held is not None and sign * value <= sign * held):
+                return None
+            return max(map(_number, _numbered(self._best_folder)), default=0) + 1
+
+        if (chosen := distributed.decided(number)) is None:
             return None
         extra = {"metric": self.metric, "value": float(value)}
-        # Numbered, not named by step: a resumed run may do better at the very step of the best so far.
-        final = self._best_folder / _name(max(map(_number, _numbered(self._best_folder)), default=0) + 1)
-        saved = self._write(final, step, state, None, extra, with_replay=False)
+        saved = self._write(self._best_folder / _name(chosen), step, state, None, extra, with_replay=False)
         if distributed.primary():
             _prune(self._best_folder, keep=1)
         return saved
@@ -190,6 +197,14 @@ class Checkpoints:
                 return extra["value"]
         return None
 
+    def _tidy(self, damaged: list[pathlib.Path], step: int) -> None:
+        """Before the run goes on from `step`: removes damaged checkpoints, and a best one that is later than `step`."""
+        for bad in damaged:
+            os.rename(bad, self.folder / f"tmp-damaged-{bad.name}")  # swept away at the next start
+        for path in complete(self._best_folder):
+            if files.read_manifest(path).step > step:
+                _remove(path)
+
     def _write(
         self, final: pathlib.Path, step: int, state: Any, source: Any, extra: Mapping[str, Any], *, with_replay: bool
     ) -> Saved:
@@ -198,7 +213,8 @@ class Checkpoints:
         leaves, ring = files.split(files.flatten(state))
         self._check_finite(step, leaves)
         ring = ring if with_replay else {}
-        files.check_space(final.parent, step, state=files.size_of(leaves), replay=files.size_of(ring))
+        with distributed.together():
+            files.check_space(final.parent, step, state=files.size_of(leaves), replay=files.size_of(ring))
         making = final.with_name(f"tmp-{final.name}")
         if distributed.primary():
             shutil.rmtree(making, ignore_errors=True)
@@ -248,12 +264,13 @@ def load(folder: str | os.PathLike, abstract: Any, which: Literal["latest", "bes
     Raises: CheckpointError where there is none; Mismatch, SchemaError.
     """
     folder = pathlib.Path(folder).absolute()
-    paths = _numbered(folder / "best" if which == "best" else folder)
-    if isinstance(which, int):
-        paths = [path for path in paths if _number(path) == which]
-    for path in reversed(paths):
+    place = folder / "best" if which == "best" else folder
+    names = distributed.decided(lambda: [path.name for path in _numbered(place)])
+    for name in reversed([name for name in names if not isinstance(which, int) or int(name) == which]):
+        path = place / name
         try:
-            manifest = files.read_manifest(path)
+            manifest = files.agreed(lambda path=path: files.read_manifest(path))
+            files.verify(path, manifest, "state/")
             leaves = files.read_state(path, manifest, files.flatten(abstract), partly=True)
         except Corrupt as error:
             warnings.warn(f"skipping a damaged checkpoint: {error}", stacklevel=2)
@@ -271,13 +288,14 @@ def replay_bytes(state: Any) -> int:
 
 
 def _restore(path: pathlib.Path, abstract: Any, replay: Callable[[], Any] | None) -> tuple[Restored, Saved]:
-    manifest = files.read_manifest(path)
+    manifest = files.agreed(lambda: files.read_manifest(path))
+    files.verify(path, manifest, "state/")
     leaves, ring = files.split(files.flatten(abstract))
-    source = files.read_source(path, manifest)
+    source = files.agreed(lambda: files.read_source(path, manifest))
     state = files.read_state(path, manifest, leaves, partly=False)
     has_replay = bool(ring) and bool(manifest.replay)
     if has_replay:
-        state |= files.read_replay(path, manifest, ring)
+        state |= files.agreed(lambda: files.read_replay(path, manifest, ring))
     elif ring:
         abstract = dataclasses.replace(abstract, replay=None)
     state = files.unflatten(abstract, state)

@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from core import distributed, replay_files, tree_files
 
+T = TypeVar("T")
 Leaves = dict[str, Any]  # path -> array, or its jax.ShapeDtypeStruct
 
 SCHEMA = 1  # raise it whenever older checkpoints no longer restore, and say below how they could
@@ -136,12 +137,44 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     return Manifest(**content)
 
 
+def agreed(read: Callable[[], T]) -> T:
+    """What `read()` gives; where it raises Corrupt in one process, it does in all. All of them have to call it."""
+    value: Any = None
+    problem = None
+    try:
+        value = read()
+    except Corrupt as error:
+        problem = str(error)
+    if problem := next(filter(None, distributed.gather(problem)), None):
+        raise Corrupt(problem)
+    return value
+
+
+def verify(folder: pathlib.Path, manifest: Manifest, prefix: str) -> None:
+    """Reads every file below `prefix` once: of several processes each checks its share, and all hear of a damaged one.
+
+    Raises: Corrupt.
+    """
+    names = sorted(name for name in manifest.files if name.startswith(prefix))
+    mine = names[jax.process_index() :: jax.process_count()]
+    agreed(lambda: [_check_file(folder, manifest, name) for name in mine])
+
+
+def renew(folder: pathlib.Path, extra: Mapping[str, Any]) -> None:
+    """Puts another `extra` into a checkpoint that is whole, atomically."""
+    manifest = dataclasses.replace(read_manifest(folder), extra=dict(extra))
+    part = folder / "manifest.json.part"
+    part.write_text(_dump(dataclasses.asdict(manifest)))
+    sync(part)
+    os.replace(part, folder / "manifest.json")
+    sync(folder)
+
+
 def read_state(folder: pathlib.Path, manifest: Manifest, abstract: Leaves, *, partly: bool) -> Leaves:
-    """The arrays that `abstract` asks for, on its shardings (or on the first device).
+    """The arrays that `abstract` asks for, on its shardings (or on the first device); call `verify` first.
 
     Raises: Corrupt; Mismatch, also where the checkpoint holds more, unless only a part is wanted (`partly`).
     """
-    _verify(folder, manifest, "state/")
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or place)
@@ -175,10 +208,11 @@ def read_replay(folder: pathlib.Path, manifest: Manifest, abstract: Leaves) -> L
 
 def read_source(folder: pathlib.Path, manifest: Manifest) -> Any:
     """This process's source state, None where another number of processes wrote it. Raises: Corrupt."""
-    _verify(folder, manifest, "source/")
     if sum(name.startswith("source/") for name in manifest.files) != jax.process_count():
         return None
-    return tree_files.load(folder / "source" / f"{jax.process_index()}.npz")
+    mine = f"source/{jax.process_index()}.npz"
+    _check_file(folder, manifest, mine)
+    return tree_files.load(folder / mine)
 
 
 def check_space(folder: pathlib.Path, step: int, *, state: int, replay: int) -> None:
@@ -231,14 +265,12 @@ def _sum(file: pathlib.Path) -> tuple[int, int]:
     return size, crc
 
 
-def _verify(folder: pathlib.Path, manifest: Manifest, prefix: str) -> None:
-    for name in manifest.files:
-        if name.startswith(prefix):
-            try:
-                found = _sum(folder / name)
-            except OSError as error:
-                raise Corrupt(f"{folder}: {error}") from error
-            _check_sum(folder, manifest, name, found)
+def _check_file(folder: pathlib.Path, manifest: Manifest, name: str) -> None:
+    try:
+        found = _sum(folder / name)
+    except OSError as error:
+        raise Corrupt(f"{folder}: {error}") from error
+    _check_sum(folder, manifest, name, found)
 
 
 def _check_sum(folder: pathlib.Path, manifest: Manifest, name: str, found: tuple[int, int]) -> None:

@@ -8,7 +8,7 @@ import concurrent.futures
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -129,8 +129,8 @@ class Stream:
     def attach(self, learner: Any) -> None:
         """Nothing here depends on who learns."""
 
-    def start(self, view: Any, step: int) -> None:
-        """Begins batch `step`, and those after it, and returns at once."""
+    def start(self, step: int, view: Callable[[], Any]) -> None:
+        """Begins batch `step`, and those after it, and returns at once; the view is not asked for."""
         self._started.append(step)
         for k in range(step, step + 1 + AHEAD):
             if k not in self._made:
@@ -139,7 +139,7 @@ class Stream:
     def next(self) -> types.Images:
         """Waits for the oldest batch started: this process's rows, as NumPy arrays that nobody else touches."""
         if not self._started:
-            raise RuntimeError("no batch was started: call start(view, step) before next")
+            raise RuntimeError("no batch was started: call start(step, view) before next")
         step = self._started.popleft()
         batch = self._made.pop(step).result()
         self._made = {k: made for k, made in self._made.items() if k > step}
@@ -151,7 +151,7 @@ class Stream:
         return {} if self._seen is None else {"train/epoch": self._seen / len(self._data.image)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: `start(view, step)` says which batch is wanted."""
+        """Nothing: `start(step, view)` says which batch is wanted."""
         return {}
 
     def load_state_dict(self, tree: Mapping[str, Any]) -> None: ...

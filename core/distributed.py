@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -65,9 +65,9 @@ def primary() -> bool:
     return jax.process_index() == 0
 
 
-def asked_to_stop(step: int) -> bool:
-    """Whether any process got a SIGTERM, told to all before the same step. All of them have to ask at every step."""
-    return multihost_utils.reached_preemption_sync_point(step)
+def asked_to_stop(call: int) -> bool:
+    """Whether any process got a SIGTERM, told to all at the same call. All of them count their calls from 1."""
+    return multihost_utils.reached_preemption_sync_point(call)
 
 
 def gather(value: Any) -> list[Any]:
@@ -80,6 +80,19 @@ def gather(value: Any) -> list[Any]:
     padded[: content.size] = content
     rows = multihost_utils.process_allgather(padded)
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def decided(choose: Callable[[], Any]) -> Any:
+    """What `choose()` returns in the first process: a plain value that JSON holds. All of them have to call it.
+
+    For decisions that rest on a shared disk, of which processes may see different states. If it raises, all raise: the
+    others `Elsewhere`.
+    """
+    value = None
+    with together():
+        if primary():
+            value = choose()
+    return gather(value)[0]
 
 
 def total(values: np.ndarray) -> np.ndarray:

@@ -5,16 +5,18 @@ the accelerator work at the same time and the weights that acted are still exact
 """
 
 import dataclasses
-import time
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from core import checkpoint, mesh, profiling, progress, stopping, tracking, types, watchdog
+from core import checkpoint, journal, mesh, profiling, progress, stopping, tracking, types
+from core.journal import Diverged
+
+__all__ = ["Diverged", "Outcome", "Refused", "Schedule", "Start", "begin", "programs", "run"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,17 +42,13 @@ class Outcome:
 
     step: int
     examples: int
-    finished: bool  # False: stopped before its budget
+    finished: bool  # False: stopped before its budget, or in an evaluation that was due then
     scalars: Mapping[str, float]  # the newest value of every metric
     state: Any
 
 
 class Refused(ValueError):
     """The settings do not fit each other, the devices or their memory; nothing has been started."""
-
-
-class Diverged(RuntimeError):
-    """A loss or a gradient was not finite."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +64,7 @@ class Start:
     step: int = 0
     held: Any = None  # a batch that was begun before the checkpoint
     seconds: float = 0.0  # that earlier attempts took
+    pending: tuple[str, ...] = ()  # evaluations of this very state that a stop has cut short
 
 
 def begin(
@@ -110,6 +109,7 @@ def begin(
         # Without its replay a run acts until the memory is warm again.
         learning_from=restored.extra["learning_from"] if restored.replay_restored else restored.step + warmup,
         seconds=restored.extra["seconds"],
+        pending=tuple(restored.extra.get("pending", ())),  # earlier versions had none
     )
 
 
@@ -121,14 +121,14 @@ def run(
     tracker: tracking.Tracker,
     bar: progress.Progress,
     stop: stopping.Stop,
-    evaluators: Sequence[types.Evaluator] = (),
+    evaluators: Mapping[str, types.Evaluator] | None = None,
     profiler: profiling.Profiler | None = None,
 ) -> Outcome:
     """Trains until the budget is spent or `stop` says so. Raises `Diverged`, with nothing saved since."""
-    source, functions = start.source, start.functions
+    source, functions, evaluators = start.source, start.functions, evaluators or {}
     state, step, held = start.state, start.step, start.held
     total = -(-schedule.budget // source.examples_per_step)
-    journal = _Journal(start, tracker, bar, checkpoints)
+    book = journal.Journal(start, tracker=tracker, bar=bar, checkpoints=checkpoints, stop=stop)
 
     def due(every: int) -> bool:
         """Whether the last step crossed a multiple of `every`, or was the last of all."""
@@ -142,41 +142,39 @@ def run(
             "larger budget or a smaller learner.learning_starts"
         )
     if held is None:
-        source.start(functions.view(state), step)
-    saved = step if held is not None else -1
-    while step < total and not stop.before(step):
+        source.start(step, functools.partial(functions.view, state))
+    saved = (step, start.pending) if held is not None else None
+    pending = book.evaluate({name: evaluators[name] for name in start.pending if name in evaluators}, state)
+    while step < total and not pending and not stop.asked():
         batch = functions.globalize(source.next() if held is None else held)
         held = None
-        watchdog.passed()
         if schedule.lag:
-            source.start(functions.view(state), step + 1)
+            source.start(step + 1, functools.partial(functions.view, state))
         if step < start.learning_from:
             state = functions.absorb(state, batch)
         else:
             state, metrics = functions.step(state, batch)
-            journal.add(metrics)
+            book.add(metrics)
         step += 1
         if not schedule.lag:
-            source.start(functions.view(state), step)
+            source.start(step, functools.partial(functions.view, state))
         if profiler is not None:
             profiler.step(state, learning=step > start.learning_from)
 
-        journal.advance(step)
+        book.advance(step)
         if due(schedule.log_every):
-            journal.log(state)
-        for evaluator in evaluators:
-            if due(evaluator.every):
-                journal.evaluate(evaluator, state)
-        if due(schedule.checkpoint_every):
-            held, saved = journal.save(state), step
-    if saved != step:
-        journal.log(state)
-        journal.save(state)
+            book.log(state)
+        pending = book.evaluate({name: each for name, each in evaluators.items() if due(each.every)}, state)
+        if due(schedule.checkpoint_every) and not pending:
+            held, saved = book.save(state, held), (step, pending)
+    if saved != (step, pending):
+        book.log(state)
+        book.save(state, held, pending)
     return Outcome(
         step=step,
         examples=step * source.examples_per_step,
-        finished=step >= total,
-        scalars=journal.newest,
+        finished=step >= total and not pending,
+        scalars=book.newest,
         state=state,
     )
 
@@ -233,98 +231,3 @@ def _adopt(state: Any, abstract: Any, weights: Callable[[Any], Any]) -> Any:
     names = [field.name for field in dataclasses.fields(state)]
     names = [name for name in names if name in ("params", "aux") or name.endswith("_params")]
     return dataclasses.replace(state, **weights({name: getattr(abstract, name) for name in names}))
-
-
-class _Journal:
-    """Keeps the books of one run: metrics since the last log, time spent, what goes to the tracker."""
-
-    def __init__(
-        self, start: Start, tracker: tracking.Tracker, bar: progress.Progress, checkpoints: checkpoint.Checkpoints
-    ):
-        self.newest: dict[str, float] = {}
-        self._start, self._source = start, start.source
-        self._tracker, self._bar, self._checkpoints = tracker, bar, checkpoints
-        self._step = self._logged = start.step
-        self._window: list[types.Metrics] = []
-        self._began = time.monotonic() - start.seconds
-        self._busy = time.monotonic()  # moved on by the time that logs, evaluations and checkpoints take
-
-    def add(self, metrics: types.Metrics) -> None:
-        # One step in flight: donated state stays single, and simulated CPU devices never pile up collectives.
-        if self._window:
-            jax.block_until_ready(self._window[-1])
-        self._window.append(metrics)
-
-    def advance(self, step: int) -> None:
-        watchdog.passed()
-        self._step = step
-        self._bar.update(step * self._source.examples_per_step, self.newest)
-
-    def log(self, state: Any) -> None:
-        """One row: the window's means, what the source saw, the speed. Raises `Diverged`."""
-        if self._step == self._logged:
-            return
-        self._refuse_divergence(state)
-        window = jax.device_get(self._window)
-        elapsed = time.monotonic() - self._busy
-        examples = (self._step - self._logged) * self._source.examples_per_step
-        scalars = {
-            **{name: float(np.mean([np.mean(metrics[name]) for metrics in window])) for name in (window or [{}])[0]},
-            **self._source.metrics(),
-            f"time/{self._source.unit}_per_second": examples / max(elapsed, 1e-9),
-        }
-        self._write(scalars)
-        self._window, self._logged = [], self._step
-        self._busy = time.monotonic()
-
-    def evaluate(self, evaluator: types.Evaluator, state: Any) -> None:
-        """Asks an evaluator and writes what it says; the best state so far is kept."""
-        self._refuse_divergence(state)
-        before = time.monotonic()
-        key = jax.random.fold_in(jax.random.key(self._start.seed), self._step)
-        report = evaluator(self._start.learner, state, key)
-        self._write(report.scalars, report)
-        metric = self._checkpoints.metric
-        if metric is not None and metric in report.scalars:
-            self._checkpoints.best(report.scalars[metric], self._step, state)
-        self._busy += time.monotonic() - before
-
-    def save(self, state: Any) -> Any:
-        """Writes a checkpoint; returns the batch that had been begun, which the loop goes on with."""
-        self._refuse_divergence(state)
-        before = time.monotonic()
-        held = self._source.next()
-        self._checkpoints.save(
-            self._step,
-            state,
-            {"source": self._source.state_dict(), "held": jax.tree.leaves(held)},
-            extra={"seconds": self._seconds(), "learning_from": self._start.learning_from},
-        )
-        self._tracker.commit(self._step)
-        self._busy += time.monotonic() - before
-        return held
-
-    def _write(self, scalars: Mapping[str, float], report: types.Report | None = None) -> None:
-        self.newest.update(scalars)
-        self._tracker.log(
-            step=self._step,
-            examples=self._step * self._source.examples_per_step,
-            seconds=self._seconds(),
-            scalars=scalars,
-            report=report,
-        )
-
-    def _seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def _refuse_divergence(self, state: Any) -> None:
-        step = int(state.diverged)
-        if step < 0:
-            return
-        step //= self._source.dispatch
-        names = {name for metrics in self._window for name in metrics if not np.all(np.isfinite(metrics[name]))}
-        raise Diverged(
-            f"step {step}: {', '.join(sorted(names)) or 'the loss or its gradient'} was not finite and nothing has "
-            f"been learned since; the last good checkpoint is {self._checkpoints.latest() or 'none'}. "
-            "Try a smaller optimizer.learning_rate, or optimizer.clip_norm=10"
-        )

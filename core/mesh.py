@@ -1,6 +1,7 @@
 """Where arrays live: a mesh, placement rules over parameter paths, and global batches from local parts."""
 
 import dataclasses
+import functools
 import math
 import re
 from typing import Any
@@ -105,12 +106,55 @@ def check_batch(spec: Any, mesh: jax.sharding.Mesh | AbstractMesh, *, axis: int)
 
 def localize(tree: Any) -> Any:
     """Global arrays, whole, as this process's own on its first device. All processes have to call it."""
-    spread = [leaf for leaf in jax.tree.leaves(tree) if not leaf.is_fully_replicated]
-    if spread:
-        watchdog.passed()
-        over: Any = spread[0].sharding
-        tree = jax.jit(lambda tree: tree, out_shardings=NamedSharding(over.mesh, P()))(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), _whole(tree))
+
+
+def replicate(tree: Any) -> Any:
+    """Arrays, whole, as this process's own on each of its devices: for `spread` rows. All processes have to call it."""
+    everywhere = NamedSharding(local(), P())
+
+    def own(leaf: jax.Array) -> jax.Array:
+        if len(leaf.sharding.device_set) == 1:  # of a run that was read onto one device
+            return jax.device_put(leaf, everywhere)
+        parts = {part.device: part.data for part in leaf.addressable_shards}
+        if parts.keys() != set(jax.local_devices()):  # a mesh that leaves some devices out
+            return jax.device_put(leaf.addressable_data(0), everywhere)
+        return jax.make_array_from_single_device_arrays(
+            leaf.shape, everywhere, [parts[device] for device in jax.local_devices()]
+        )
+
+    return jax.tree.map(own, _whole(tree))
+
+
+def spread(rows: Any) -> Any:
+    """NumPy arrays with their leading axis laid over this process's devices; as they are where it does not divide."""
+    if jax.tree.leaves(rows)[0].shape[0] % local().size:
+        return rows
+    return jax.device_put(rows, NamedSharding(local(), P("data")))
+
+
+@functools.cache
+def local() -> jax.sharding.Mesh:
+    """This process's own devices, along `data`."""
+    return jax.make_mesh(
+        (jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()
+    )
+
+
+def _whole(tree: Any) -> Any:
+    """Every array on all devices of its mesh."""
+    laid = [leaf for leaf in jax.tree.leaves(tree) if not leaf.is_fully_replicated]
+    if not laid:
+        return tree
+    watchdog.passed()
+    over: Any = laid[0].sharding
+    return _gathering(over.mesh)(tree)
+
+
+@functools.cache
+def _gathering(devices: jax.sharding.Mesh) -> Any:
+    """One function a mesh, which compiles once for each tree of shapes."""
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(devices, P()))
 
 
 def check_memory(abstract: Any, shardings: Any, *, hint: str) -> int:

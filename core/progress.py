@@ -34,14 +34,15 @@ class Progress:
     ):
         """`terminal` forces a bar (True) or plain lines (False); None looks at `stream` (default: stdout)."""
         self._total, self._unit, self._names, self._clock = total, unit, tuple(metrics), clock
-        self._examples, self._values = start, dict[str, float]()
+        self._start, self._examples, self._values = start, start, dict[str, float]()
+        self._apart = 0.0  # seconds in which nothing was meant to be done: evaluations, checkpoints
         self._stream = stream or sys.stdout
         console = rich.console.Console(file=self._stream, force_terminal=terminal, highlight=False, markup=False)
         self._bar = _bar(console) if console.is_terminal and not console.is_dumb_terminal else None
         self._task = self._bar.add_task("", total=total, completed=start, text="") if self._bar else None
         self._every = _REDRAW_SECONDS if self._bar else every_seconds
         self._next = clock() + (0.0 if self._bar else min(_FIRST_SECONDS, every_seconds))
-        self._points = collections.deque([(clock(), start)], maxlen=_WINDOW)
+        self._points = collections.deque([(clock(), start)], maxlen=_WINDOW)  # (time without `_apart`, examples)
         self._dirty, self._closed = False, False
         if self._bar:
             self._bar.start()
@@ -53,6 +54,10 @@ class Progress:
         if now >= self._next:
             self._next = now + self._every
             self._show(now)
+
+    def aside(self, seconds: float) -> None:
+        """So many seconds went to something else: no part of the speed, and of the time left as often as so far."""
+        self._apart += seconds
 
     def message(self, text: str) -> None:
         """A line of its own, above the bar."""
@@ -79,7 +84,7 @@ class Progress:
 
     def _show(self, now: float) -> None:
         text = self._text(now)
-        self._points.append((now, self._examples))
+        self._points.append((now - self._apart, self._examples))
         self._dirty = False
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self._examples, text=text, refresh=True)
@@ -88,10 +93,11 @@ class Progress:
 
     def _text(self, now: float) -> str:
         began, base = self._points[0]
-        speed = (self._examples - base) / max(now - began, 1e-9)
+        speed = (self._examples - base) / max(now - self._apart - began, 1e-9)
         parts = [f"{self._examples:,}/{self._total:,} {self._unit} ({self._examples / max(self._total, 1):.0%})"]
         if speed > 0:
-            left = max(self._total - self._examples, 0) / speed
+            each = 1 / speed + self._apart / (self._examples - self._start)
+            left = max(self._total - self._examples, 0) * each
             parts += [f"{speed:,.0f} {self._unit}/s" if speed >= 10 else f"{speed:.2f} {self._unit}/s"]
             parts += [f"{_duration(left)} left"]
         known = [name for name in self._names if name in self._values]

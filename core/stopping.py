@@ -1,27 +1,32 @@
-"""A polite way out: signals ask for a stop, the loop finishes its step and saves before it goes."""
+"""Stopping a run cleanly: a signal only asks, the loop stops before its next step and an evaluation at once."""
 
 import os
 import signal
 from types import FrameType
 from typing import Self
 
-from core import distributed
+from core import distributed, watchdog
 
 # What the process exits with once it has saved. 75 (EX_TEMPFAIL) says "start me again".
 EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 
 
+class Stopped(Exception):
+    """A stop was asked for in the middle of an evaluation, which is abandoned."""
+
+
 class Stop:
     """A context in which SIGINT, SIGTERM and SIGUSR1 set `signal` instead of ending the process.
 
-    A second SIGINT interrupts at once. Of several processes all stop, before the same step, when one is asked to; JAX
-    then listens to SIGTERM itself, so enter the context once they have joined (`distributed.start`).
+    A second SIGINT interrupts at once. Of several processes all stop, at the same call of `asked`, when one is asked
+    to; JAX then listens to SIGTERM itself, so enter the context once they have joined (`distributed.start`).
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._shared = distributed.several()
         self._agreed = False
+        self._calls = 0  # of `asked`
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
@@ -33,12 +38,19 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def before(self, step: int) -> bool:
-        """Whether to stop before this step. All processes have to ask at every step."""
+    def asked(self) -> bool:
+        """Whether to stop now. All processes call this equally often, in the same order with all else they share."""
+        watchdog.passed()
         if self._shared:
-            self._agreed = self._agreed or distributed.asked_to_stop(step)
+            self._calls += 1
+            self._agreed = self._agreed or distributed.asked_to_stop(self._calls)
             return self._agreed
         return self.signal is not None
+
+    def check(self) -> None:
+        """Raises `Stopped` where a stop is asked for; called as `asked`."""
+        if self.asked():
+            raise Stopped
 
     @property
     def exit_status(self) -> int:

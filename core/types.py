@@ -5,7 +5,7 @@ frames, A actions, H W C image, Z latent, D features.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -78,8 +78,12 @@ class Source(Protocol):
         """Says who learns from the batches (an actor plays with it). Once, before the first batch."""
         ...
 
-    def start(self, view: View, step: int) -> None:
-        """Begins batch number `step` and returns at once."""
+    def start(self, step: int, view: Callable[[], View]) -> None:
+        """Begins batch number `step` and returns at once.
+
+        `view()` copies what acting needs out of the state. It costs the gathering of all weights and only works before
+        this call returns: a source that acts calls it here, any other does not call it.
+        """
         ...
 
     def next(self) -> Batch:
@@ -122,7 +126,11 @@ class Report:
 
 
 class Evaluator(Protocol):
-    """Judges a learner now and then. All processes call it in step; rank 0 writes the report."""
+    """Judges a learner now and then. All processes call it in step; rank 0 writes the report.
+
+    It calls `stop()` between device calls, each of which it keeps below two seconds: `stopping.Stopped` then ends the
+    evaluation, and the resumed run makes it again. All processes call `stop()` equally often.
+    """
 
     @property
     def every(self) -> int:
@@ -137,7 +145,7 @@ class Evaluator(Protocol):
         """The names of the scalars that its reports may have; `spec` is that of the learner's batches."""
         ...
 
-    def __call__(self, learner: Any, state: Any, key: jax.Array) -> Report: ...
+    def __call__(self, learner: Any, state: Any, key: jax.Array, *, stop: Callable[[], None]) -> Report: ...
 
 
 @jax.tree_util.register_dataclass

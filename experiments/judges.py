@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from core import mesh
 from experiments import build, runs
 from generative import features
 
@@ -44,7 +45,7 @@ class Judge:
         return self._trained.sizes["image"]
 
     def __call__(self, image: np.ndarray) -> jax.Array:
-        return self._see(image)
+        return self._see(mesh.spread(image))
 
     @functools.cached_property
     def _trained(self) -> runs.Trained:
@@ -53,7 +54,7 @@ class Judge:
     @functools.cached_property
     def _see(self) -> Callable[[np.ndarray], jax.Array]:
         trained = self._trained
-        return functools.partial(jax.jit(trained.learner.features), trained.view)
+        return functools.partial(jax.jit(trained.learner.features), mesh.replicate(trained.view))
 
 
 def publish(run: str, path: Path, which: Literal["latest", "best"] = "latest") -> features.Published:

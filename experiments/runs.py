@@ -75,7 +75,7 @@ class Trained:
         sampler: Any = None,
         known: tuple[np.ndarray, np.ndarray] | None = None,
         batch: int = 250,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] = lambda done: None,
     ) -> np.ndarray:
         """Images uint8 [count, H, W, C] from a model of images; the i-th is drawn from `seed` + i alone.
 

@@ -1,7 +1,6 @@
 """Images from a run: what `experiments.sample` does with a composed config."""
 
 import dataclasses
-import itertools
 import json
 import os
 import zipfile
@@ -9,7 +8,6 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from core import media, platform, progress
@@ -65,12 +63,11 @@ def task(settings: config.Config, _: Path) -> None:
             wanted.count,
             seed=wanted.seed,
             label=labels,
-            sampler=watched(sampler, bar, count=wanted.count, batch=wanted.batch),
+            sampler=sampler,
             known=known,
             batch=wanted.batch,
             progress=lambda done: bar.update(done, {}),
         )
-        jax.effects_barrier()  # the last evaluations are told before the bar closes
     out = Path(wanted.out)
     about = {
         "run": str(run.folder),
@@ -87,15 +84,6 @@ def task(settings: config.Config, _: Path) -> None:
     os.replace(part, out)
     media.write_png(out.with_suffix(".png"), media.grid(images[:256]))
     print(f"{wanted.count} images of {run.folder} after {run.examples:,} {run.unit}: {out}, {out.with_suffix('.png')}")
-
-
-def watched(sampler: Any, bar: progress.Progress, *, count: int, batch: int) -> Any:
-    """`sampler`, moving the bar at every evaluation of the network: one batch may take minutes."""
-    if sampler is None:
-        return None
-    share = min(batch, count) / sampler.evaluations  # of the images, in one evaluation
-    evaluations = itertools.count(1)
-    return dataclasses.replace(sampler, watch=lambda: bar.update(min(round(next(evaluations) * share), count), {}))
 
 
 def known_pixels(run: runs.Trained, wanted: Wanted) -> tuple[np.ndarray, np.ndarray] | None:

@@ -171,7 +171,7 @@ def _loop(
             tracker=tracker,
             bar=bar,
             stop=stop,
-            evaluators=tuple(run.evaluators.values()),
+            evaluators=run.evaluators,
             profiler=profiler,
         )
         status = "finished" if outcome.finished else "stopped"

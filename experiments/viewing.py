@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from core import datasets, progress, types
-from experiments import build, judges, runs, sampling
+from experiments import build, judges, runs
 from generative import drawing, evaluation, features
 
 SPLIT = "test"
@@ -178,10 +178,9 @@ def _drawn(run: runs.Trained, quality: evaluation.Quality) -> _Part:
             run.view,
             quality.seed + np.arange(quality.count),
             batch=quality.batch,
-            sampler=sampling.watched(quality.sampler, bar, count=quality.count, batch=quality.batch),
+            sampler=quality.sampler,
             progress=lambda done: bar.update(done, {}),
         )
-        jax.effects_barrier()  # the last evaluations are told before the bar closes
     scalars = quality.judge(images)
     figures = _bare(types.Report(scalars=scalars))
     return _Part(name="quality", figures=figures, protocol=quality.protocol, warning=quality.collapse(scalars))

@@ -19,6 +19,8 @@ from core import network, optim, types
 from generative import descent, pixels, preconditioning, probability_flow, samplers
 from generative import noise as noise_
 
+Known = tuple[jax.Array, jax.Array]  # uint8 [B, H, W, C] and bool [B, H, W]: images, and which of their pixels to draw
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diffusion:
@@ -94,7 +96,7 @@ class Diffusion:
             fresh = jax.random.normal(jax.random.fold_in(key, index), image.shape)
             return self._errors(module, image, fresh, self.noise.levels(u), label, None)[0]
 
-        return {"loss": jnp.mean(jax.lax.map(at, jnp.arange(self.judge_levels)), axis=0)}
+        return {"loss": jnp.mean(jax.vmap(at)(jnp.arange(self.judge_levels)), axis=0)}
 
     def sample(
         self,
@@ -109,8 +111,7 @@ class Diffusion:
         `label` [B] int32: a class, or the number of classes for no label. None: where the model knows labels, one of
         them by the seed. Raises ValueError where the sampler does not fit the model.
         """
-        sampler = sampler or self.sampler
-        return self._bytes(self._sample(view, seeds, label, sampler, lambda denoise: denoise))
+        return self._drawn(view, seeds, label, None, sampler or self.sampler)
 
     def inpaint(
         self,
@@ -127,20 +128,42 @@ class Diffusion:
         At every level the known pixels are put in with their share of noise (2011.13456, appendix I.2). Samplers that
         add noise on their way (`ancestral`, churn) bring both parts into better agreement than deterministic ones.
         """
-        sampler, unknown = sampler or self.sampler, mask[..., None].astype(bool)
-        known = self._signed(image)
-        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), _KNOWN))(seeds)
-        fresh = jax.vmap(lambda key: jax.random.normal(key, self._image))(keys)
+        return self._drawn(view, seeds, label, (image, mask), sampler or self.sampler)
 
-        def hold(denoise: samplers.Denoise) -> samplers.Denoise:
-            def held(x: jax.Array, level: noise_.Level) -> jax.Array:
-                x = jnp.where(unknown, x, level.alpha * known + level.sigma * fresh)
-                return jnp.where(unknown, denoise(x, level), known)
+    def begin(self, seeds: jax.Array, *, sampler: samplers.Sampler) -> samplers.Carry:
+        """Noise from seeds [B]: where `advance` starts. Raises ValueError where the sampler does not fit the model."""
+        return sampler.begin(self.path(sampler), jax.vmap(jax.random.key)(seeds), self._image)
 
-            return held
+    def advance(
+        self,
+        view: dict[str, Any],
+        carry: samplers.Carry,
+        seeds: jax.Array,
+        label: jax.Array | None,
+        known: Known | None,
+        first: Any,
+        count: Any,
+        *,
+        sampler: samplers.Sampler,
+    ) -> samplers.Carry:
+        """`count` of the sampler's evaluations from number `first` on, which may be [] arrays.
 
-        drawn = self._bytes(self._sample(view, seeds, label, sampler, hold))
-        return jnp.where(unknown, drawn, image)
+        `sample` and `inpaint` are all of them in one; in parts, a host can do something else in between.
+        """
+        keys = jax.vmap(jax.random.key)(seeds)
+        if label is None and self.classes:
+            label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, self.classes))(keys)
+        elif label is not None and not self.classes:
+            raise ValueError("label: this model was trained without labels; sample without one")
+        denoise = self._denoiser(view, label, guidance=sampler.guidance)
+        if known is not None:
+            denoise = self._held(denoise, known, keys)
+        return sampler.advance(denoise, self.path(sampler), keys, carry, first, count)
+
+    def finish(self, carry: samplers.Carry, known: Known | None) -> jax.Array:
+        """The images that have been drawn, uint8 [B, H, W, C]."""
+        drawn = self._bytes(carry[0])
+        return drawn if known is None else jnp.where(known[1][..., None].astype(bool), drawn, known[0])
 
     def log_likelihood(
         self,
@@ -242,18 +265,23 @@ class Diffusion:
 
         return denoise
 
-    def _sample(
-        self, view: dict[str, Any], seeds: jax.Array, label: Any, sampler: samplers.Sampler, wrap: Callable
+    def _drawn(
+        self, view: dict[str, Any], seeds: jax.Array, label: Any, known: Known | None, sampler: samplers.Sampler
     ) -> jax.Array:
-        """Float32 [B, H, W, C] in about [-1, 1]."""
-        path = self.path(sampler)
-        keys = jax.vmap(jax.random.key)(seeds)
-        if label is None and self.classes:
-            label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, self.classes))(keys)
-        elif label is not None and not self.classes:
-            raise ValueError("label: this model was trained without labels; sample without one")
-        denoise = wrap(self._denoiser(view, label, guidance=sampler.guidance))
-        return sampler(denoise, path, keys, self._image)
+        carry = self.begin(seeds, sampler=sampler)
+        carry = self.advance(view, carry, seeds, label, known, 0, sampler.evaluations, sampler=sampler)
+        return self.finish(carry, known)
+
+    def _held(self, denoise: samplers.Denoise, known: Known, keys: jax.Array) -> samplers.Denoise:
+        """`denoise` with the known pixels put in: with their share of noise before, as they are after."""
+        image, unknown = self._signed(known[0]), known[1][..., None].astype(bool)
+        fresh = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _KNOWN), self._image))(keys)
+
+        def held(x: jax.Array, level: noise_.Level) -> jax.Array:
+            x = jnp.where(unknown, x, level.alpha * image + level.sigma * fresh)
+            return jnp.where(unknown, denoise(x, level), image)
+
+        return held
 
     def _signed(self, image: jax.Array) -> jax.Array:
         """Uint8 -> float32 in [-1, 1], as the model has seen images."""

@@ -1,14 +1,14 @@
-"""Drawing images from a trained model: any number of them, in batches of one compiled function."""
+"""Drawing images from a trained model: any number of them, in calls of the device that take less than two seconds."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from core import distributed
+from core import distributed, mesh
+from generative import calls
 
 
 def draw(
@@ -20,21 +20,23 @@ def draw(
     batch: int = 250,
     sampler: Any = None,
     known: tuple[np.ndarray, np.ndarray] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    stop: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Images uint8 [N, H, W, C] from seeds [N]; image i depends on seeds[i] and label[i] alone, not on `batch`.
 
-    Of several processes each draws its share, and all get all.
+    Of several processes each draws its share on all of its devices, and all get all. All of them have to call it.
 
     Args:
       learner: has `sample(view, seeds, label, *, sampler)`.
-      view: what that needs, on this process's devices.
+      view: what that needs, wherever it lies.
       seeds: whole numbers in 0..2³²-1.
       label: [N] classes (with `known` also their number, for none), or None for the model's own choice.
-      batch: images drawn at a time; the last batch is filled up and cut.
+      batch: images drawn at a time at most; the last batch is filled up and cut.
       sampler: of a diffusion model, in place of its own.
       known: images uint8 [N, H, W, C] and which of their pixels to draw, bool [N, H, W]: inpainting, by diffusion.
-      progress: is told after each batch how many images there are.
+      progress: is told after each call how many images there are, unfinished ones in part.
+      stop: called after each call; what it raises ends the drawing.
     """
     count = len(seeds)
     if batch < 1:
@@ -46,18 +48,18 @@ def draw(
     _check_labels(learner, label, count, most=classes(learner) - (known is None))
     mine = distributed.share(count)
     given, wanted, count = (np.asarray(seeds, np.uint32), label, known), count, len(mine)
-    seeds, label, known = jax.tree.map(lambda values: np.asarray(values)[mine], given)
-    batch = min(batch, count)
-    drawn = []
-    for start in range(0, count, batch):
-        rows = np.resize(np.arange(start, min(start + batch, count)), batch)  # repeated until the batch is full
-        part = jax.tree.map(functools.partial(np.take, indices=rows, axis=0), (seeds, label, known))
-        images = _sample(learner, view, *part, sampler=sampler)
-        if images.dtype != jnp.uint8:
+    given = jax.tree.map(lambda values: np.asarray(values)[mine], given)
+    if _in_parts(learner):
+        sampler = sampler or learner.sampler
+    view, drawn = mesh.replicate(view), []
+    for rows, kept in calls.cut(count, calls.rows(_cost(learner, view, given, sampler), min(batch, count))):
+        part = mesh.spread(jax.tree.map(lambda values, rows=rows: values[rows], given))
+        before = sum(map(len, drawn))
+        told = lambda share, before=before, kept=kept: progress(before + int(share * kept))
+        images = _batch(learner, view, part, sampler, told, stop)
+        if images.dtype != np.uint8:
             raise TypeError(f"{type(learner).__name__}.sample gave {images.dtype}; uint8 is wanted")
-        drawn.append(np.asarray(images)[: count - start])
-        if progress is not None:
-            progress(min(start + batch, count))
+        drawn.append(images[:kept])
     return distributed.join(np.concatenate(drawn), wanted)
 
 
@@ -80,11 +82,66 @@ def classes(learner: Any) -> int:
     return learner.network.sizes["classes"] if getattr(learner, "conditional", False) else 0
 
 
+def _batch(
+    learner: Any, view: Any, part: Any, sampler: Any, told: Callable[[float], None], stop: Callable
+) -> np.ndarray:
+    """Images of one batch; `told` hears after each call which share of them is done."""
+    seeds, label, known = part
+    if not _in_parts(learner):
+        images = np.asarray(_sample(learner, view, seeds, label, sampler=sampler))
+        stop()
+        told(1)
+        return images
+    size = calls.fitting(len(seeds) * _cost(learner, view, part, sampler))
+    carry = _begin(learner, seeds, sampler=sampler)
+    for first in range(0, sampler.evaluations, size):
+        count = min(size, sampler.evaluations - first)
+        carry = jax.block_until_ready(_advance(learner, view, carry, *part, first, count, sampler=sampler))
+        stop()
+        told((first + count) / sampler.evaluations)
+    return np.asarray(_finish(learner, carry, known))
+
+
+def _in_parts(learner: Any) -> bool:
+    """Whether an image takes many evaluations of the network: one call would take all of them."""
+    return hasattr(learner, "advance")
+
+
+def _cost(learner: Any, view: Any, given: Any, sampler: Any) -> float:
+    """Operations of one image: of one evaluation, where it takes many."""
+    shapes = lambda tree: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+    leaves, structure = jax.tree.flatten((shapes(view), calls.row(given)))
+    return _cost_by_shape(learner, tuple(leaves), structure, sampler)
+
+
+@functools.lru_cache(maxsize=32)
+def _cost_by_shape(learner: Any, leaves: tuple, structure: Any, sampler: Any) -> float:
+    view, (seeds, label, known) = jax.tree.unflatten(structure, leaves)
+    if not _in_parts(learner):
+        return calls.flops(functools.partial(learner.sample, sampler=sampler), view, seeds, label)
+    carry = jax.eval_shape(functools.partial(learner.begin, sampler=sampler), seeds)
+    once = functools.partial(learner.advance, sampler=sampler)
+    return calls.flops(once, view, carry, seeds, label, known, 0, 1)
+
+
 @functools.partial(jax.jit, static_argnums=0, static_argnames="sampler")
-def _sample(learner: Any, view: Any, seeds: jax.Array, label: Any, known: Any, *, sampler: Any) -> jax.Array:
-    if known is None:
-        return learner.sample(view, seeds, label, sampler=sampler)
-    return learner.inpaint(view, seeds, *known, label, sampler=sampler)
+def _sample(learner: Any, view: Any, seeds: jax.Array, label: Any, *, sampler: Any) -> jax.Array:
+    return learner.sample(view, seeds, label, sampler=sampler)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="sampler")
+def _begin(learner: Any, seeds: jax.Array, *, sampler: Any) -> Any:
+    return learner.begin(seeds, sampler=sampler)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="sampler")
+def _advance(learner: Any, *given: Any, sampler: Any) -> Any:
+    return learner.advance(*given, sampler=sampler)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _finish(learner: Any, carry: Any, known: Any) -> jax.Array:
+    return learner.finish(carry, known)
 
 
 def _check_labels(learner: Any, label: np.ndarray | None, count: int, *, most: int) -> None:

@@ -1,25 +1,26 @@
 """Judging models of images: samples to look at, figures of held-out images, and distances to real images.
 
 Each is a `types.Evaluator`, and `report(learner, view)` does the same for a view at hand. Of several processes each
-draws and judges its share on its own first device, and all find the same report. `prepare(learner)` refuses what cannot
-be judged before the training begins.
+draws and judges its share on all of its devices, and all find the same report. `prepare(learner)` refuses what cannot
+be judged before the training begins. `stop` is called between two calls of the device; what it raises ends the judging.
 """
 
 import dataclasses
 import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from core import datasets, distributed, media, mesh, types
-from generative import drawing, metrics
+from generative import calls, drawing, metrics
 from generative import features as features_
 
 _FIGURES = ("fid", "kid", "kid_stderr", "precision", "recall")
 _RATIOS = ("fid", "precision", "recall")  # KID's floor is about 0, and either side of it
+Stop = Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,15 +43,15 @@ class Samples:
     def names(self, learner: Any, spec: Any) -> tuple[str, ...]:
         return ()
 
-    def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
-        return self.report(learner, mesh.localize(learner.view(state)))
+    def __call__(self, learner: Any, state: Any, key: jax.Array, *, stop: Stop = lambda: None) -> types.Report:
+        return self.report(learner, learner.view(state), stop=stop)
 
-    def report(self, learner: Any, view: Any) -> types.Report:
+    def report(self, learner: Any, view: Any, *, stop: Stop = lambda: None) -> types.Report:
         seeds, label, columns = self.seed + np.arange(self.count), None, None
         if classes := drawing.classes(learner):
             columns = max(1, self.count // classes)
             label, seeds = np.repeat(np.arange(classes), columns), np.tile(seeds[:columns], classes)
-        images = drawing.draw(learner, view, seeds, label=label, batch=self.batch, sampler=self.sampler)
+        images = drawing.draw(learner, view, seeds, label=label, batch=self.batch, sampler=self.sampler, stop=stop)
         return types.Report(scalars={}, media={"samples": types.Image(pixels=media.grid(images, columns=columns))})
 
 
@@ -80,21 +81,23 @@ class HeldOut:
         judged = jax.eval_shape(lambda key, batch: learner.judge(view(key), batch, key), jax.random.key(0), spec)
         return [f"eval/{name}" for name in judged]
 
-    def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
-        return self.report(learner, mesh.localize(learner.view(state)))
+    def __call__(self, learner: Any, state: Any, key: jax.Array, *, stop: Stop = lambda: None) -> types.Report:
+        return self.report(learner, learner.view(state), stop=stop)
 
-    def report(self, learner: Any, view: Any) -> types.Report:
+    def report(self, learner: Any, view: Any, *, stop: Stop = lambda: None) -> types.Report:
         _require(learner, "judge", "held_out")
-        key, total = jax.random.key(self.seed), dict[str, float]()
-        for index, (batch, size) in enumerate(_batches(self._held, self.batch)):
-            if index % jax.process_count() != jax.process_index():
-                continue
-            judged = _judge(learner, view, batch, jax.random.fold_in(key, index))
-            for name, figures in judged.items():
-                total[name] = total.get(name, 0.0) + float(np.sum(np.float64(figures[:size])))
-        parts = distributed.gather(total)
-        means = {name: sum(part.get(name, 0.0) for part in parts) / len(self._held.image) for name in parts[0]}
-        return types.Report(scalars={f"eval/{name}": mean for name, mean in means.items()})
+        count, view = len(self._held.image), mesh.replicate(view)
+        mine = distributed.share(count)
+        size = calls.rows(_cost(learner, view, self._held), min(self.batch, len(mine)))
+        judged: dict[str, list[np.ndarray]] = {}
+        for rows, kept in calls.cut(len(mine), size):
+            batch = jax.tree.map(lambda values, rows=mine[rows]: values[rows], self._held)
+            found = _judge(learner, view, *mesh.spread((batch, mine[rows].astype(np.uint32))), self.seed)
+            for name, figures in found.items():
+                judged.setdefault(name, []).append(np.asarray(figures, np.float64)[:kept])
+            stop()
+        whole = {name: distributed.join(np.concatenate(parts), count) for name, parts in judged.items()}
+        return types.Report(scalars={f"eval/{name}": float(np.mean(figures)) for name, figures in whole.items()})
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -147,22 +150,23 @@ class Quality:
         names = [f"{name}{floor}" for name in _FIGURES for floor in ("", "_floor")]
         return [f"eval/{name}" for name in [*names, *(f"{name}_ratio" for name in _RATIOS)]]
 
-    def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
-        report = self.report(learner, mesh.localize(learner.view(state)))
+    def __call__(self, learner: Any, state: Any, key: jax.Array, *, stop: Stop = lambda: None) -> types.Report:
+        report = self.report(learner, learner.view(state), stop=stop)
         self._watch(report.scalars)
         return report
 
-    def report(self, learner: Any, view: Any) -> types.Report:
+    def report(self, learner: Any, view: Any, *, stop: Stop = lambda: None) -> types.Report:
         _require(learner, "sample", "quality")
         seeds = self.seed + np.arange(self.count)
-        images = drawing.draw(learner, view, seeds, batch=self.batch, sampler=self.sampler)
-        return types.Report(scalars=self.judge(images))
+        images = drawing.draw(learner, view, seeds, batch=self.batch, sampler=self.sampler, stop=stop)
+        return types.Report(scalars=self.judge(images, stop=stop))
 
-    def judge(self, images: np.ndarray) -> dict[str, float]:
+    def judge(self, images: np.ndarray, *, stop: Stop = lambda: None) -> dict[str, float]:
         """The figures of images from anywhere, uint8 [count, H, W, C]."""
         if len(images) != self.count:
             raise ValueError(f"{len(images)} images: the floor is that of count={self.count}")
-        found, floor = self._compare(images), self._floor
+        found = self._compare(images, stop)
+        floor = self._once("floor", lambda: self._compare(self._images[1], stop))
         figures = found | {f"{name}_floor": value for name, value in floor.items()}
         figures |= {f"{name}_ratio": found[name] / max(floor[name], 1e-12) for name in _RATIOS}
         return {f"eval/{name}": value for name, value in figures.items()}
@@ -201,24 +205,27 @@ class Quality:
         shuffled = reference.image[_chosen(reference, None, self.seed, "")]
         return shuffled, floor.image[_chosen(floor, self.count, self.seed, needed)]
 
-    @functools.cached_property
-    def _reference(self) -> tuple[np.ndarray, metrics.Moments]:
-        """Features [M, D] of the reference, and their moments."""
-        seen = features_.extract(self.features, self._images[0], batch=self.batch)
-        return seen, metrics.moments(self._split(seen))
-
-    @functools.cached_property
-    def _floor(self) -> dict[str, float]:
-        """What real images score."""
-        return self._compare(self._images[1])
-
-    def _compare(self, images: np.ndarray) -> dict[str, float]:
-        seen = features_.extract(self.features, images, batch=self.batch)
-        reference, moments = self._reference
+    def _compare(self, images: np.ndarray, stop: Stop) -> dict[str, float]:
+        see = lambda images: features_.extract(self.features, images, batch=self.batch, stop=stop)
+        reference = self._once("reference", lambda: see(self._images[0]))  # [M, D]
+        moments = self._once("moments", lambda: metrics.moments(self._split(reference)))
+        seen = see(images)
         kid = metrics.kernel_distance(seen, reference, block=self.block)
+        stop()
         precision, recall = metrics.precision_recall(seen, reference[: self.count], neighbours=self.neighbours)
+        stop()
         fid = metrics.frechet(metrics.moments(self._split(seen)), moments)
         return dict(zip(_FIGURES, (fid, kid.value, kid.standard_error, precision, recall), strict=True))
+
+    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What is the same at every evaluation."""
+        if name not in self._memory:
+            self._memory[name] = compute()
+        return self._memory[name]
+
+    @functools.cached_property
+    def _memory(self) -> dict[str, Any]:
+        return {}
 
     def _split(self, rows: np.ndarray) -> list[np.ndarray]:
         return [rows[start : start + self.batch] for start in range(0, len(rows), self.batch)]
@@ -236,18 +243,22 @@ class Quality:
             warnings.warn(problem, stacklevel=2)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _judge(learner: Any, view: Any, batch: types.Images, key: jax.Array) -> dict[str, jax.Array]:
-    return learner.judge(view, batch, key)
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _judge(learner: Any, view: Any, batch: types.Images, number: jax.Array, seed: int) -> dict[str, jax.Array]:
+    """What `learner.judge` says of each image [B], with a key of its own: a function of the image's `number` [B]."""
+
+    def one(image: types.Images, number: jax.Array) -> dict[str, jax.Array]:
+        alone = jax.tree.map(lambda leaf: leaf[None], image)
+        judged = learner.judge(view, alone, jax.random.fold_in(jax.random.key(seed), number))
+        return jax.tree.map(lambda figure: figure[0], judged)
+
+    return jax.vmap(one)(batch, number)
 
 
-def _batches(held: types.Images, batch: int) -> Iterator[tuple[types.Images, int]]:
-    """Batches of one size, the last one filled up by repetition, and how many images of each count."""
-    count = len(held.image)
-    batch = min(batch, count)
-    for start in range(0, count, batch):
-        rows = np.resize(np.arange(start, min(start + batch, count)), batch)
-        yield types.Images(image=held.image[rows], label=held.label[rows]), min(batch, count - start)
+def _cost(learner: Any, view: Any, held: types.Images) -> float:
+    """Operations of judging one image."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return calls.flops(learner.judge, view, calls.row(held), key)
 
 
 def _chosen(data: datasets.Dataset, count: int | None, seed: int, what: str) -> np.ndarray:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from core import network, types
+from core import mesh, network, types
+from generative import calls
 from generative.networks import classifiers
 
 FASHION_MNIST = Path(__file__).parent / "data" / "fashion_mnist_lenet.npz"
@@ -43,8 +44,12 @@ class Features(Protocol):
         ...
 
 
-def extract(features: Features, images: np.ndarray, *, batch: int = 250) -> np.ndarray:
+def extract(
+    features: Features, images: np.ndarray, *, batch: int = 250, stop: Callable[[], None] = lambda: None
+) -> np.ndarray:
     """Features [N, D] float32 of uint8 [N, H, W, C], `batch` images at a time; the last batch is filled up.
+
+    `stop` is called after each; what it raises ends the extraction.
 
     Raises: ValueError for images that are no bytes, or of a shape that the features do not see.
     """
@@ -53,12 +58,10 @@ def extract(features: Features, images: np.ndarray, *, batch: int = 250) -> np.n
     check(features, images.shape[1:])
     if not len(images):
         raise ValueError("0 images: nothing to see")
-    batch = min(batch, len(images))
     seen = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        full = np.resize(part, (batch, *part.shape[1:])) if len(part) < batch else part
-        seen.append(np.asarray(features(full), np.float32)[: len(part)])
+    for rows, kept in calls.cut(len(images), calls.rows(1, min(batch, len(images)))):
+        seen.append(np.asarray(features(images[rows]), np.float32)[:kept])
+        stop()
     return np.concatenate(seen)
 
 
@@ -95,7 +98,7 @@ class Published:
         return self._weights[0].sizes["image"]
 
     def __call__(self, image: np.ndarray) -> jax.Array:
-        return self._see(image)
+        return self._see(mesh.spread(image))
 
     @functools.cached_property
     def _weights(self) -> tuple[network.Network, types.Params]:
@@ -105,7 +108,7 @@ class Published:
     def _see(self) -> Callable[[np.ndarray], jax.Array]:
         net, params = self._weights
         see = jax.jit(lambda params, image: net.bind(params).features(image))
-        return functools.partial(see, jax.device_put(params))
+        return functools.partial(see, mesh.replicate(jax.device_put(params)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ All are sheets of pictures, uint8 [rows, columns, 3], from a learner that has `e
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,7 +45,10 @@ class Pictures:
     def names(self, learner: Any, spec: Any) -> tuple[str, ...]:
         return ()
 
-    def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
+    def __call__(
+        self, learner: Any, state: Any, key: jax.Array, *, stop: Callable[[], None] = lambda: None
+    ) -> types.Report:
+        stop()  # a few sheets of small pictures are one call each
         return self.report(learner, mesh.localize(learner.view(state)))
 
     def report(self, learner: Any, view: Any) -> types.Report:

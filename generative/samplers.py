@@ -17,6 +17,7 @@ from generative import noise
 
 Denoise = Callable[[jax.Array, noise.Level], jax.Array]  # x [B, H, W, C] at a level of [] arrays -> D like x
 Draw = Callable[[jax.Array], jax.Array]  # number of a step [] -> standard normal like x
+Carry = tuple[Any, ...]  # what a rule goes on with; x comes first, in the end the image
 
 _START = 2**32 - 3  # what a key is folded with for the first noise, far from the numbers of steps
 _LEAST = 1e-12
@@ -27,8 +28,12 @@ class Rule(Protocol):
         """How often the denoiser is asked."""
         ...
 
-    def __call__(self, denoise: Denoise, draw: Draw, path: noise.Level, x: jax.Array) -> jax.Array:
-        """From x [B, H, W, C] at the first level of path [N + 1] to the image at the last."""
+    def begin(self, path: noise.Level, x: jax.Array) -> Carry:
+        """At x [B, H, W, C], noise of the first level of path [N + 1]."""
+        ...
+
+    def evaluate(self, denoise: Denoise, draw: Draw, path: noise.Level, carry: Carry, number: jax.Array) -> Carry:
+        """Asks the denoiser once, for the `number`-th time [] int32 of `evaluations`, and goes on from there."""
         ...
 
 
@@ -38,8 +43,7 @@ class Sampler:
 
     `guidance` s samples from u + s (c - u), with u the unconditional and c the conditional denoiser (2207.12598): 1 is
     the conditional model itself, 0 the unconditional one. `clip` keeps D within [-1, 1], where the mean of images lies:
-    models of ε need it near pure noise, where D is a small difference divided by a small α. `watch` is called at every
-    evaluation, to show progress.
+    models of ε need it near pure noise, where D is a small difference divided by a small α.
     """
 
     rule: Rule
@@ -47,7 +51,6 @@ class Sampler:
     guidance: float = 1.0
     grid: noise.Path | None = None
     clip: bool = False
-    watch: Callable[[], None] | None = None
 
     def __post_init__(self):
         if self.steps < 1:
@@ -66,18 +69,27 @@ class Sampler:
 
     def __call__(self, denoise: Denoise, path: noise.Level, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Images float32 [B, *shape]; image i is a function of keys[i] alone."""
+        carry = self.begin(path, keys, shape)
+        return self.advance(denoise, path, keys, carry, 0, self.evaluations)[0]
 
-        def draw(step: jax.Array | int) -> jax.Array:
-            return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, step), shape))(keys)
+    def begin(self, path: noise.Level, keys: jax.Array, shape: tuple[int, ...]) -> Carry:
+        """Noise of the first level: where `advance` starts."""
+        return self.rule.begin(_float32(path), float(path.sigma[0]) * _normal(keys, _START, shape))
 
-        def watched(x: jax.Array, level: noise.Level) -> jax.Array:
-            if self.watch is not None:
-                jax.debug.callback(self.watch)
+    def advance(
+        self, denoise: Denoise, path: noise.Level, keys: jax.Array, carry: Carry, first: Any, count: Any
+    ) -> Carry:
+        """`count` evaluations from number `first` on, which may be [] arrays; the image comes first after the last."""
+        path, shape = _float32(path), carry[0].shape[1:]
+
+        def clipped(x: jax.Array, level: noise.Level) -> jax.Array:
             clean = denoise(x, level)
             return jnp.clip(clean, -1, 1) if self.clip else clean
 
-        start = float(path.sigma[0]) * draw(_START)
-        return self.rule(watched, draw, path, start)
+        evaluate = lambda number, carry: self.rule.evaluate(
+            clipped, lambda step: _normal(keys, step, shape), path, carry, number
+        )
+        return jax.lax.fori_loop(first, first + count, evaluate, carry)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,13 +105,14 @@ class Ancestral:
     def evaluations(self, steps: int) -> int:
         return steps
 
-    def __call__(self, denoise: Denoise, draw: Draw, path: noise.Level, x: jax.Array) -> jax.Array:
-        def step(x: jax.Array, now: noise.Level, then: noise.Level, index: jax.Array) -> jax.Array:
-            small, large = posterior_variances(now, then)
-            fresh = small if self.variance == "small" else jnp.where(then.sigma > 0, large, 0)
-            return _renoised(move(x, denoise(x, now), now, _without(then, small)), fresh, draw(index))
+    def begin(self, path: noise.Level, x: jax.Array) -> Carry:
+        return (x,)
 
-        return _walk(step, path, x)
+    def evaluate(self, denoise: Denoise, draw: Draw, path: noise.Level, carry: Carry, number: jax.Array) -> Carry:
+        (x,), (now, then) = carry, _levels(path, number)
+        small, large = posterior_variances(now, then)
+        fresh = small if self.variance == "small" else jnp.where(then.sigma > 0, large, 0)
+        return (_renoised(move(x, denoise(x, now), now, _without(then, small)), fresh, draw(number)),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,14 +128,15 @@ class DDIM:
     def evaluations(self, steps: int) -> int:
         return steps
 
-    def __call__(self, denoise: Denoise, draw: Draw, path: noise.Level, x: jax.Array) -> jax.Array:
-        def step(x: jax.Array, now: noise.Level, then: noise.Level, index: jax.Array) -> jax.Array:
-            if self.eta == 0:
-                return move(x, denoise(x, now), now, then)
-            fresh = self.eta**2 * posterior_variances(now, then)[0]
-            return _renoised(move(x, denoise(x, now), now, _without(then, fresh)), fresh, draw(index))
+    def begin(self, path: noise.Level, x: jax.Array) -> Carry:
+        return (x,)
 
-        return _walk(step, path, x)
+    def evaluate(self, denoise: Denoise, draw: Draw, path: noise.Level, carry: Carry, number: jax.Array) -> Carry:
+        (x,), (now, then) = carry, _levels(path, number)
+        if self.eta == 0:
+            return (move(x, denoise(x, now), now, then),)
+        fresh = self.eta**2 * posterior_variances(now, then)[0]
+        return (_renoised(move(x, denoise(x, now), now, _without(then, fresh)), fresh, draw(number)),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,13 +170,14 @@ class Euler:
     def evaluations(self, steps: int) -> int:
         return steps
 
-    def __call__(self, denoise: Denoise, draw: Draw, path: noise.Level, x: jax.Array) -> jax.Array:
-        def step(x: jax.Array, now: noise.Level, then: noise.Level, index: jax.Array) -> jax.Array:
-            if self.churn is not None:
-                x, now = self.churn(x, now, len(path.sigma) - 1, draw(index))
-            return move(x, denoise(x, now), now, then)
+    def begin(self, path: noise.Level, x: jax.Array) -> Carry:
+        return (x,)
 
-        return _walk(step, path, x)
+    def evaluate(self, denoise: Denoise, draw: Draw, path: noise.Level, carry: Carry, number: jax.Array) -> Carry:
+        (x,), (now, then) = carry, _levels(path, number)
+        if self.churn is not None:
+            x, now = self.churn(x, now, len(path.sigma) - 1, draw(number))
+        return (move(x, denoise(x, now), now, then),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,28 +189,23 @@ class Heun:
     def evaluations(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def __call__(self, denoise: Denoise, draw: Draw, path: noise.Level, x: jax.Array) -> jax.Array:
-        steps = len(path.sigma) - 1
+    def begin(self, path: noise.Level, x: jax.Array) -> Carry:
+        return x, x, jnp.zeros_like(x), jax.tree.map(lambda a: a[0], path)
 
-        def evaluate(carry: tuple, given: tuple) -> tuple[tuple, None]:
-            """Even numbers step ahead from `x`; odd ones judge the slope where that led and step again."""
-            x, clean, began, ahead = carry
-            index, correct, now, then = given
-            fresh, raised = (ahead, now) if self.churn is None else self.churn(ahead, now, steps, draw(index))
-            x, began = _choose(correct, (x, began), (fresh, raised))
-            where, at = _choose(correct, (ahead, then), (x, began))
-            found = denoise(where, at)
-            slopes = (clean + found) / 2, (_noise_in(x, clean, began) + _noise_in(ahead, found, then)) / 2
-            corrected = x + (then.alpha - began.alpha) * slopes[0] + (then.sigma - began.sigma) * slopes[1]
-            ahead = jnp.where(correct, corrected, move(x, found, began, then))
-            return (x, found, began, ahead), None
-
-        number = np.arange(self.evaluations(steps))
-        path = _float32(path)
-        now, then = (jax.tree.map(lambda a, k=k: a[number // 2 + k], path) for k in (0, 1))
-        first = jax.tree.map(lambda a: a[0], path)
-        carry = (x, jnp.zeros_like(x), first, x)
-        return jax.lax.scan(evaluate, carry, (number // 2, number % 2 == 1, now, then))[0][3]
+    def evaluate(self, denoise: Denoise, draw: Draw, path: noise.Level, carry: Carry, number: jax.Array) -> Carry:
+        """Even numbers step ahead from `x`; odd ones judge the slope where that led and step again."""
+        ahead, x, clean, began = carry
+        index, correct = number // 2, number % 2 == 1
+        now, then = _levels(path, index)
+        fresh, raised = (ahead, now)
+        if self.churn is not None:
+            fresh, raised = self.churn(ahead, now, len(path.sigma) - 1, draw(index))
+        x, began = _choose(correct, (x, began), (fresh, raised))
+        where, at = _choose(correct, (ahead, then), (x, began))
+        found = denoise(where, at)
+        slopes = (clean + found) / 2, (_noise_in(x, clean, began) + _noise_in(ahead, found, then)) / 2
+        corrected = x + (then.alpha - began.alpha) * slopes[0] + (then.sigma - began.sigma) * slopes[1]
+        return jnp.where(correct, corrected, move(x, found, began, then)), x, found, began
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,16 +215,16 @@ class DPMSolver:
     def evaluations(self, steps: int) -> int:
         return steps
 
-    def __call__(self, denoise: Denoise, draw: Draw, path: noise.Level, x: jax.Array) -> jax.Array:
-        def step(carry: tuple, now: noise.Level, then: noise.Level, index: jax.Array) -> tuple:
-            x, before, width = carry
-            clean = denoise(x, now)
-            ahead = noise.log_ratio(now) - noise.log_ratio(then)
-            plain = (index == 0) | (then.sigma == 0)
-            slope = jnp.where(plain, 0, ahead / (2 * jnp.maximum(width, _LEAST)))
-            return move(x, clean + slope * (clean - before), now, then), clean, ahead
+    def begin(self, path: noise.Level, x: jax.Array) -> Carry:
+        return x, jnp.zeros_like(x), jnp.zeros(())
 
-        return _walk(step, path, (x, jnp.zeros_like(x), jnp.zeros(())))[0]
+    def evaluate(self, denoise: Denoise, draw: Draw, path: noise.Level, carry: Carry, number: jax.Array) -> Carry:
+        (x, before, width), (now, then) = carry, _levels(path, number)
+        clean = denoise(x, now)
+        ahead = noise.log_ratio(now) - noise.log_ratio(then)
+        plain = (number == 0) | (then.sigma == 0)
+        slope = jnp.where(plain, 0, ahead / (2 * jnp.maximum(width, _LEAST)))
+        return move(x, clean + slope * (clean - before), now, then), clean, ahead
 
 
 def move(x: jax.Array, clean: jax.Array, now: noise.Level, then: noise.Level) -> jax.Array:
@@ -245,12 +255,15 @@ def _choose(condition: jax.Array, yes: tuple, no: tuple) -> tuple:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _walk(step: Callable, path: noise.Level, carry: Any) -> Any:
-    """`carry = step(carry, now, then, index)` from level to level, as one loop."""
-    path = _float32(path)
-    now, then = (jax.tree.map(lambda a, part=part: a[part], path) for part in (slice(None, -1), slice(1, None)))
-    body = lambda carry, given: (step(carry, *given), None)
-    return jax.lax.scan(body, carry, (now, then, jnp.arange(len(now.sigma))))[0]
+def _levels(path: noise.Level, number: jax.Array) -> tuple[noise.Level, noise.Level]:
+    """Between which levels [] a step goes."""
+    now, then = (jax.tree.map(lambda a, k=k: a[number + k], path) for k in (0, 1))
+    return now, then
+
+
+def _normal(keys: jax.Array, number: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal [B, *shape], an image for each key."""
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape))(keys)
 
 
 def _float32(path: noise.Level) -> noise.Level:

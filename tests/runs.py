@@ -57,7 +57,7 @@ class Watch:
     def names(self, learner: Any, spec: Any) -> tuple[str, ...]:
         return ()
 
-    def __call__(self, learner: Any, state: Any, key: jax.Array) -> types.Report:
+    def __call__(self, learner: Any, state: Any, key: jax.Array, *, stop: Any = None) -> types.Report:
         return types.Report(scalars=self.look(int(state.step), state) or {})
 
 
@@ -117,7 +117,7 @@ def run(
     metric: str | None = None,
     **settings: Any,
 ) -> loop.Outcome:
-    evaluators: Any = () if watch is None else (Watch(look=watch, every=every),)
+    evaluators: Any = {} if watch is None else {"watch": Watch(look=watch, every=every)}
     checkpoints = checkpoint.Checkpoints(folder, replay=replay, metric=metric, log=lambda line: None)
     start = loop.begin(
         learner=learner,
@@ -240,8 +240,8 @@ class Recording:
 
     def attach(self, learner: Any) -> None: ...
 
-    def start(self, view: Any, step: int) -> None:
-        self.calls.append((step, int(view["step"])))
+    def start(self, step: int, view: Callable[[], Any]) -> None:
+        self.calls.append((step, int(view()["step"])))
         self._begun.append(step)
 
     def next(self) -> np.ndarray:

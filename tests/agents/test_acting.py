@@ -26,7 +26,7 @@ def make_actor(recipe=None, *, envs=6, steps=5, shards=2, seed=0, exploration=la
 def play(actor, batches, begin=0):
     rollouts = []
     for k in range(begin, begin + batches):
-        actor.start(VIEW, k)
+        actor.start(k, lambda: VIEW)
         rollouts.append(actor.next())
     return rollouts
 
@@ -199,7 +199,7 @@ def test_same_seed_same_rollouts_and_lag_changes_nothing_for_a_fixed_view():
     one, other, ahead = make_actor(seed=3), make_actor(seed=4), make_actor(seed=3)
     expected = play(one, 4)
     for k in range(4):
-        ahead.start(VIEW, k)
+        ahead.start(k, lambda: VIEW)
     assert_same(expected, [ahead.next() for _ in range(4)])
     assert any((a.action != b.action).any() for a, b in zip(expected, play(other, 4), strict=True))
     for actor in (one, other, ahead):
@@ -238,7 +238,7 @@ def test_games_that_cannot_be_restored_restart_with_other_seeds():
 
 def test_state_is_refused_while_a_batch_is_on_its_way():
     actor = make_actor()
-    actor.start(VIEW, 0)
+    actor.start(0, lambda: VIEW)
     with pytest.raises(RuntimeError, match="take them with next"):
         actor.state_dict()
     actor.close()
@@ -247,7 +247,7 @@ def test_state_is_refused_while_a_batch_is_on_its_way():
 def test_a_failure_in_the_thread_surfaces_with_its_traceback():
     actor = make_actor()
     actor.attach(toys.RandomAgent(actions=9))  # three exist
-    actor.start(VIEW, 0)
+    actor.start(0, lambda: VIEW)
     with pytest.raises(ValueError, match=r"must lie in 0\.\.2") as caught:
         actor.next()
     assert "check_actions" in "".join(traceback.format_tb(caught.tb))
@@ -256,12 +256,12 @@ def test_a_failure_in_the_thread_surfaces_with_its_traceback():
 
 def test_close_ends_the_thread_in_the_middle_of_a_batch():
     actor = make_actor(steps=50_000)
-    actor.start(VIEW, 0)
-    actor.start(VIEW, 1)
+    actor.start(0, lambda: VIEW)
+    actor.start(1, lambda: VIEW)
     actor.close()
     assert not any(thread.name == "actor" and thread.is_alive() for thread in threading.enumerate())
     with pytest.raises(RuntimeError, match="closed"):
-        actor.start(VIEW, 2)
+        actor.start(2, lambda: VIEW)
     actor.close()
 
 
@@ -271,7 +271,7 @@ def test_a_game_that_never_returns_does_not_hold_up_the_end(monkeypatch):
     monkeypatch.setattr(actor._games, "step", lambda action: (entered.set(), release.wait(60)))
     close = actor._worker.close
     monkeypatch.setattr(actor._worker, "close", lambda timeout: close(0.05))
-    actor.start(VIEW, 0)
+    actor.start(0, lambda: VIEW)
     assert entered.wait(60)
     with pytest.warns(RuntimeWarning, match="left alone"):
         actor.close()
@@ -294,7 +294,7 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
 def test_order_of_calls_is_told():
     actor = acting.Actor(environments=toys.Counter(), envs=1, steps=1, shards=1, exploration=lambda frames: 0.0, seed=0)
     with pytest.raises(RuntimeError, match="attach"):
-        actor.start(VIEW, 0)
+        actor.start(0, lambda: VIEW)
     with pytest.raises(RuntimeError, match="start"):
         actor.next()
     actor.close()

@@ -64,7 +64,7 @@ def stream():
 def take(source: data.Stream, *steps: int) -> list[types.Images]:
     batches = []
     for step in steps:
-        source.start(None, step)
+        source.start(step, lambda: None)
         batches.append(source.next())
     return batches
 
@@ -245,7 +245,7 @@ def test_next_wants_a_start_and_nothing_works_after_the_end(stream):
         source.next()
     source.close()
     with pytest.raises(RuntimeError, match="was closed"):
-        source.start(None, 0)
+        source.start(0, lambda: None)
 
 
 # ---- the thread ----
@@ -259,10 +259,10 @@ def test_batches_are_made_ahead_of_their_start(stream, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         source, "_batch", lambda step: (made.append((step, threading.current_thread().name)), batch(step))[1]
     )
-    source.start(None, 3)
+    source.start(3, lambda: None)
     until(lambda: [step for step, _ in made] == list(range(3, 4 + data.AHEAD)))
     source.next()
-    source.start(None, 4)
+    source.start(4, lambda: None)
     source.next()
     until(lambda: [step for step, _ in made] == list(range(3, 5 + data.AHEAD)))  # each once
     assert {name for _, name in made} == {"reader of images"}
@@ -278,8 +278,8 @@ def until(true) -> None:
 def test_two_may_be_on_their_way_and_leaps_leave_nothing_behind(stream):
     source = stream()
     expected = take(stream(), *range(30))
-    source.start(None, 0)
-    source.start(None, 1)
+    source.start(0, lambda: None)
+    source.start(1, lambda: None)
     runs.assert_same(source.next(), expected[0])
     runs.assert_same(source.next(), expected[1])
     for step in (20, 5, 6):
@@ -294,7 +294,7 @@ def test_what_fails_in_the_thread_is_raised_by_next(stream, monkeypatch: pytest.
         raise MemoryError("no more")
 
     monkeypatch.setattr(source, "_epoch", epoch)
-    source.start(None, 0)
+    source.start(0, lambda: None)
     with pytest.raises(MemoryError, match="no more"):
         source.next()
 

@@ -42,7 +42,7 @@ def alone() -> Alone:
     state = jax.jit(lambda: learner.init(jax.random.key(0), source.spec))()
     rollouts = []
     for index in range(10):
-        source.start(learner.view(state), index)
+        source.start(index, lambda: learner.view(state))
         rollouts.append(source.next())
     source.close()
     return jax.jit(learner.step), state, rollouts

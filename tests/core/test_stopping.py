@@ -14,15 +14,15 @@ from core import stopping
 )
 def test_a_signal_asks_to_stop_and_names_the_exit_status(number: signal.Signals, status: int):
     with stopping.Stop() as stop:
-        assert (stop.before(0), stop.exit_status) == (False, 0)
+        assert (stop.asked(), stop.exit_status) == (False, 0)
         os.kill(os.getpid(), number)
-        assert (stop.before(0), stop.signal, stop.exit_status) == (True, number, status)
+        assert (stop.asked(), stop.signal, stop.exit_status) == (True, number, status)
 
 
 def test_a_second_interrupt_does_not_wait():
     with stopping.Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.before(0)
+        assert stop.asked()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from core import datasets, loop, media, stopping, types
-from experiments import build, config, evaluating, judges, runs, sampling, training
-from generative import averaging
+from experiments import build, config, evaluating, judges, runs, training
+from generative import averaging, calls
 
 FAMILIES = {
     "vae": (
@@ -254,19 +254,17 @@ def test_what_is_missing_of_images_is_filled_in(diffusion: Run, gan: Run, comman
         refused(command, capsys, f"inpaint={name}.npz: {told}", *typed[:2], f"inpaint={name}.npz")
 
 
-def test_the_bar_moves_at_every_evaluation_of_the_network(diffusion: Run, cached: Path):
-    class Bar:
-        told: list[int] = []  # noqa: RUF012
-
-        def update(self, examples: int, metrics: Any) -> None:
-            self.told.append(examples)
-
+def test_images_are_the_same_however_small_the_calls_of_the_device(diffusion: Run, cached: Path, monkeypatch):
+    """A call takes all evaluations of a batch, or one of one image; the bar hears of each call."""
     model = runs.load(diffusion.folder)
-    own = dataclasses.replace(model.learner.sampler, steps=2)
-    sampler = sampling.watched(own, Bar(), count=6, batch=4)  # pyright: ignore
-    model.sample(6, sampler=sampler, batch=4)
-    jax.effects_barrier()
-    assert Bar.told == [1, 3, 4, 5, 6, 6]  # 3 evaluations a batch, 4/3 images each
+    sampler = dataclasses.replace(model.learner.sampler, steps=2)
+    told: dict[float, list[int]] = {1e10: [], 1.0: []}
+    images = []
+    for limit, heard in told.items():
+        monkeypatch.setattr(calls, "CPU", limit)
+        images.append(model.sample(6, sampler=sampler, batch=4, progress=heard.append).astype(int))
+    assert list(told.values()) == [[4, 6], [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6]]  # 3 evaluations
+    assert np.abs(images[0] - images[1]).max() <= 1  # rounding depends on the batch
 
 
 SAMPLE_MISTAKES = [

@@ -178,7 +178,7 @@ def test_one_device_equals_eight():
 def test_a_batch_in_parts_makes_the_same_update():
     source = stream()
     mlp = network.Network(make=functools.partial(classifiers.MLP, widths=(8,)), sizes=source.sizes)
-    source.start(None, 0)
+    source.start(0, lambda: None)
     batch, states = source.next(), []
     source.close()
     for parts in (1, 4):

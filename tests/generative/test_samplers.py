@@ -47,7 +47,9 @@ def responses(rule: samplers.Rule, path: noise.Level) -> jax.Array:
     """
     pixel = jnp.arange(len(path.sigma))[None, :, None, None]
     draw = lambda index: (pixel == index + 1).astype(jnp.float32)
-    return rule(gaussian(0.0, 0.25), draw, path, path.sigma[0] * (pixel == 0))
+    evaluate = lambda number, carry: rule.evaluate(gaussian(0.0, 0.25), draw, path, carry, number)
+    carry = rule.begin(path, path.sigma[0] * (pixel == 0))
+    return jax.lax.fori_loop(0, rule.evaluations(len(path.sigma) - 1), evaluate, carry)[0]
 
 
 def final_variance(rule: samplers.Rule, grid: noise.Path, steps: int) -> float:
@@ -149,10 +151,28 @@ def test_more_steps_begin_from_the_same_noise():
 
 @pytest.mark.parametrize("rule, evaluations", [("ancestral", 6), ("ddim", 6), ("euler", 6), ("heun", 11), ("dpm", 6)])
 def test_the_denoiser_is_asked_as_often_as_said(rule, evaluations):
-    count = []
-    run(RULES[rule], steps=6, watch=lambda: count.append(1))
+    count, grid = [], GRIDS["linear"]
+    sampler = samplers.Sampler(rule=RULES[rule], steps=6, grid=grid)
+
+    def denoise(x, level):
+        jax.debug.callback(lambda: count.append(1))
+        return gaussian(0.3, 0.25)(x, level)
+
+    sampler(denoise, grid.path(6), jax.random.split(jax.random.key(0)), SHAPE)
     jax.effects_barrier()
-    assert len(count) == evaluations == samplers.Sampler(rule=RULES[rule], steps=6).evaluations
+    assert len(count) == evaluations == sampler.evaluations
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_parts_of_a_path_are_the_whole_to_the_last_bit(rule):
+    sampler = samplers.Sampler(rule=RULES[rule], steps=6, clip=True)
+    denoise, path, keys = gaussian(0.3, 0.25), GRIDS["karras"].path(6), jax.random.split(jax.random.key(0))
+    advance = jax.jit(lambda carry, first, count: sampler.advance(denoise, path, keys, carry, first, count))
+    carry = begun = sampler.begin(path, keys, SHAPE)
+    for first, count in ((0, 1), (1, 3), (4, sampler.evaluations - 4)):
+        carry = advance(carry, first, count)
+    np.testing.assert_array_equal(carry[0], advance(begun, 0, sampler.evaluations)[0])
+    np.testing.assert_allclose(carry[0], sampler(denoise, path, keys, SHAPE), atol=1e-6)
 
 
 def test_churn_adds_noise_where_it_is_told_to():

@@ -1,0 +1,46 @@
+"""How many images, or evaluations of a network, one call of the device takes: so few that a stop is heard in time.
+
+Sizes follow from the program's floating-point operations, not from a clock: so all processes choose alike, and one and
+the same run gives the same figures to the last bit.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from core import mesh
+
+# Operations of a call that takes well under two seconds: at 10 GFLOP/s for convolutions on two slow cores, and at
+# 10 TFLOP/s on an accelerator.
+CPU, ACCELERATOR = 1e10, 1e13
+
+
+def flops(function: Callable, *arguments: Any) -> float:
+    """Operations of `function(*arguments)`, of which only shapes are looked at; the body of a loop counts once."""
+    cost = jax.jit(function).lower(*arguments).cost_analysis() or {}
+    return max(float(cost.get("flops", 0.0)), 1.0)
+
+
+def fitting(each: float) -> int:
+    """How many units of `each` operations fit a call; at least 1."""
+    limit = CPU if jax.default_backend() == "cpu" else ACCELERATOR
+    return max(1, int(limit / each))
+
+
+def rows(each: float, batch: int) -> int:
+    """Images of a call, at most `batch` or as many as the devices need for one each: a multiple of those."""
+    devices = mesh.local().size
+    return -(-min(batch, fitting(each)) // devices) * devices
+
+
+def row(batch: Any) -> Any:
+    """The shapes of one row of a batch."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
+
+
+def cut(count: int, size: int) -> list[tuple[np.ndarray, int]]:
+    """Rows 0 to count - 1 in calls of `size`, the last filled up by repetition, and how many of each call count."""
+    starts = range(0, count, size)
+    return [(np.resize(np.arange(start, min(start + size, count)), size), min(size, count - start)) for start in starts]
