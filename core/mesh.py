@@ -154,7 +154,11 @@ def _whole(tree: Any) -> Any:
 @functools.cache
 def _gathering(devices: jax.sharding.Mesh) -> Any:
     """One function a mesh, which compiles once for each tree of shapes."""
-    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(devices, P()))
+
+    def whole(tree: Any) -> Any:
+        return tree
+
+    return jax.jit(whole, out_shardings=NamedSharding(devices, P()))
 
 
 def check_memory(abstract: Any, shardings: Any, *, hint: str) -> int:

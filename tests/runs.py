@@ -148,7 +148,7 @@ def assert_same(left: Any, right: Any) -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=jax.tree_util.keystr(path))
 
 
-def on_eight_devices(script: pathlib.Path, *, optimized: bool = False) -> None:
+def on_eight_devices(script: pathlib.Path, *arguments: str, optimized: bool = False) -> None:
     """Runs a script in a process of its own, since the number of simulated devices is fixed when JAX starts.
 
     Its programs are compiled with little care, which is what takes the time, unless `optimized`: to be looked at.
@@ -159,7 +159,7 @@ def on_eight_devices(script: pathlib.Path, *, optimized: bool = False) -> None:
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "0" if optimized else "1",
         "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
     }
-    command = [sys.executable, "-W", "error", str(script)]
+    command = [sys.executable, "-W", "error", str(script), *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 

@@ -161,3 +161,7 @@ def test_the_protocol_stands_beside_the_config(tmp_path: Path):
     assert "protocol:" in text and "CartPole-v1" in text.split("protocol:")[1]
     assert config.load(tmp_path)["budget"] == SIZE
     assert config.protocol(tmp_path)["evaluators"]["episodes"]["epsilon"] == 0
+
+
+def test_weights_laid_over_devices_are_gathered_by_the_step_and_for_evaluations_alone(tmp_path: Path):
+    runs.on_eight_devices(Path(__file__).with_name("eight_devices_run.py"), str(tmp_path))

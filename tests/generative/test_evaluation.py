@@ -153,7 +153,7 @@ def test_held_out_figures_are_means_over_every_image_once(batch: int):
     # The same noise at every evaluation, another for every image, whatever the batch.
     assert evaluator(Uniform(), state(), jax.random.key(1)).scalars == scalars
     draw = lambda number: jax.random.normal(jax.random.fold_in(jax.random.key(0), number), ())
-    assert scalars["eval/noise"] == pytest.approx(np.mean(jax.vmap(draw)(np.arange(90))), rel=1e-5)
+    assert scalars["eval/noise"] == pytest.approx(float(np.mean(jax.vmap(draw)(np.arange(90)))), rel=1e-5)
 
 
 def test_held_out_figures_of_some_images_and_another_split():
