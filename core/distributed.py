@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from core import watchdog
 
 # In seconds; JAXCADE_JOIN_SECONDS, JAXCADE_HEARTBEAT_SECONDS and JAXCADE_STALL_SECONDS set others.
 PATIENCE = 180  # the processes wait for each other at the start
+TOGETHER = 5  # between the failures of all processes, where they fail alike
 HEARTBEAT = 60  # without a sign of life a process is given up, and the run with it
 STALL = 600  # they wait for one that lives, wherever else that may be
 
@@ -53,6 +55,27 @@ def start(environ: Mapping[str, str] = os.environ) -> None:
             shutdown_timeout_seconds=stall,
         )
     watchdog.start(stall=stall, every=min(heartbeat, stall) / 10, collectives=multihost_utils.__file__)
+
+
+@contextlib.contextmanager
+def joined(*, refusal: type[Exception]) -> Iterator[None]:
+    """`start`, and then a run in which no process is left waiting for one that has failed.
+
+    If all processes raise, each ends as it would alone. If some do, these end within seconds with status 1 and a
+    traceback (2 and a line for a `refusal`), and the others with `watchdog.EXIT_STATUS`.
+    """
+    start()
+    try:
+        yield
+    except BaseException as error:
+        if not several() or watchdog.all_fail(TOGETHER):
+            raise
+        status = 2 if isinstance(error, refusal) else 1
+        print(error if status == 2 else traceback.format_exc(), file=sys.stderr)
+        watchdog.tell_failure(f"{type(error).__name__}: {error}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # at a regular end JAX would wait for the others
 
 
 def several() -> bool:

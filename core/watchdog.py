@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -20,8 +21,10 @@ from typing import Any
 import jax
 from jax._src import distributed  # the coordination service has no public name
 
-EXIT_STATUS = os.EX_UNAVAILABLE  # another process was waited for in vain
+EXIT_STATUS = os.EX_UNAVAILABLE  # another process failed, or was waited for in vain
+LISTEN = 0.5  # seconds between two looks whether another process has failed
 _WORDS = "jaxcade/watchdog"
+_FAILED = "jaxcade/failed"
 
 _points = 0
 
@@ -30,6 +33,25 @@ def passed() -> None:
     """Counts a point that all processes pass, in one order, often enough that they wait for each other in between."""
     global _points
     _points += 1
+
+
+def all_fail(seconds: float) -> bool:
+    """Whether all processes call this within so many seconds of each other: once, each with an error of its own."""
+    client: Any = distributed.global_state.client
+    try:
+        client.wait_at_barrier(f"{_FAILED}/all", timeout_in_ms=int(1000 * seconds))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def tell_failure(reason: str) -> None:
+    """The others end with `EXIT_STATUS`, and say this. Returns once they have heard: their service is process 0's."""
+    client: Any = distributed.global_state.client
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another has told before, or process 0 is gone
+        client.key_value_set(_FAILED, f"process {distributed.global_state.process_id} failed: {reason}")
+    if not distributed.global_state.process_id:
+        time.sleep(4 * LISTEN)
 
 
 @contextlib.contextmanager
@@ -45,10 +67,10 @@ def joining(seconds: float) -> Iterator[None]:
 
 
 def start(*, stall: float, every: float, collectives: str) -> None:
-    """From now on looks, every so many seconds, whether this process has waited for another for `stall` seconds.
+    """From now on listens for a failure of another process, and looks, every so many seconds, whether one hangs.
 
-    If so all processes write down where they stand, and end; 6 x `every` later at most. The others are waited for
-    inside of functions of the file `collectives`, or in a computation.
+    It hangs where this process has waited for it for `stall` seconds, in functions of the file `collectives` or in a
+    computation. Then every process dumps its stack and exits, within 6 x `every` seconds.
     """
     over = threading.Event()
     thread = threading.Thread(target=_watch, args=(over, stall, every, collectives), name="watchdog", daemon=True)
@@ -61,7 +83,14 @@ def _watch(over: threading.Event, stall: float, every: float, collectives: str) 
     me = distributed.global_state.process_id
     here, still = None, 0.0
     client.key_value_set(f"{_WORDS}/{me}", "0 0")
-    while not over.wait(every):
+    while not over.is_set():
+        if (failure := _listen(client, over, every)) is not None:
+            if failure.startswith(f"process {me} "):
+                return  # this one is about to end, with a status of its own
+            _say(failure)
+            os._exit(EXIT_STATUS)
+        if over.is_set():
+            return
         before, here = here, (_points, *_stack())
         still = still + every if here == before else 0.0
         mine = (_points, int(any(code.co_filename == collectives for code, _ in here[1:])))
@@ -84,6 +113,17 @@ def _watch(over: threading.Event, stall: float, every: float, collectives: str) 
             _say(f"{verdict} (JAXCADE_STALL_SECONDS); above is where process {me} stands")
             over.wait((2 if me else 3) * every)  # until the others have said so too; their service ends last
             os._exit(EXIT_STATUS)
+
+
+def _listen(client: Any, over: threading.Event, seconds: float) -> str | None:
+    """Waits so long, or until it is over, for word of a failure."""
+    until = time.monotonic() + seconds
+    while not over.is_set() and (left := until - time.monotonic()) > 0:
+        try:
+            return client.blocking_key_value_get(_FAILED, int(1000 * min(LISTEN, left)) + 1)
+        except jax.errors.JaxRuntimeError:  # none, or process 0 does not answer: told below
+            over.wait(min(0.01, left))
+    return None
 
 
 def _stack() -> list[tuple[Any, int]]:

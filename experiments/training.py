@@ -26,8 +26,7 @@ SHOWN = (
 def task(settings: config.Config, folder: Path) -> None:
     """One run in `folder`; ends the process with a status of its own if it was stopped."""
     logging.getLogger().setLevel(logging.WARNING)  # Orbax would tell every step of every save
-    distributed.start()
-    with stopping.Stop() as stop:
+    with distributed.joined(refusal=build.ConfigError), stopping.Stop() as stop:
         outcome = train(settings, folder, stop=stop)
     if not outcome.finished:
         sys.exit(stop.exit_status)

@@ -115,7 +115,10 @@ def _failed(run: Path, detail: str, known: Mapping[str, Any]) -> State:
     ends = {log: _tail(log) for log in logs}
     spoken = [log for log in logs if any(line.strip() for line in ends[log])]
     first = _first_failure(ends[script]) if len(logs) > 2 else None  # of several processes
-    of_first = [log for log in spoken if first and log.name == f"{known['job']}-rank{first[1]}.log"]
+    of_rank = lambda rank: [log for log in spoken if log.name == f"{known['job']}-rank{rank}.log"]
+    of_first = of_rank(first[1]) if first else []
+    if of_first and (told := _failure_told(ends[of_first[0]])) is not None and of_rank(told):
+        of_first, first = of_rank(told), None  # srun saw one end that only heard of it
     raised = [log for log in spoken if any(_raised(line) for line in ends[log])]
     chosen = next(iter([*of_first, *raised, *spoken]), None)
     lines = [line for line in ends[chosen] if not _NOISE.match(line)][-_LINES:] if chosen else []
@@ -130,6 +133,12 @@ def _first_failure(lines: Sequence[str]) -> re.Match[str] | None:
     ended = [number for number, line in enumerate(lines) if re.search(r"\*\*\* JOB .* CANCELLED", line)]
     found = (re.match(r"srun: error: .*: tasks? (\d+).*", line) for line in lines[ended[-1] if ended else 0 :])
     return next((match for match in found if match), None)
+
+
+def _failure_told(lines: Sequence[str]) -> str | None:
+    """The rank of the process whose failure ended this one (`core.watchdog`)."""
+    found = re.match(r"jaxcade: process (\d+) failed: ", next((line for line in reversed(lines) if line), ""))
+    return found[1] if found else None
 
 
 def _raised(line: str) -> bool:
@@ -157,9 +166,10 @@ def _progress(run: Path) -> str:
     except (build.ConfigError, LookupError, StopIteration):
         return ""
     parts = [f"{done:,}/{budget:,} {unit} ({done / budget:.0%})"]
-    speed = next((row[name] for row in reversed(rows) if (name := f"time/{unit}_per_second") in row), None)
-    if speed and done < budget:
-        parts += [f"{speed:,.0f} {unit}/s", f"{scheduler.shown((budget - done) / speed)} left"]
+    newest = lambda name: next((row[name] for row in reversed(rows) if name in row), None)
+    if (speed := newest(f"time/{unit}_per_second")) and done < budget:
+        overall = newest(f"time/{unit}_per_second_overall") or speed  # with evaluations and checkpoints
+        parts += [f"{speed:,.0f} {unit}/s", f"{scheduler.shown((budget - done) / overall)} left"]
     return "  ".join(parts)
 
 

@@ -56,7 +56,8 @@ srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/$job-rank%t.log" \
 status=$?
 trap - EXIT
 failed=$logs/failed-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
-[[ -s $failed ]] && read -r status <"$failed"
+# The first one's, or rather that of the first which has failed itself: 69 says that another did.
+[[ -s $failed ]] && status=$(grep -vxm1 69 "$failed" || head -n 1 "$failed")
 rm -f "$failed"
 
 # When a node is lost srun may say 0, so the training's own last line decides.

@@ -45,7 +45,22 @@ except (OSError, distributed.Elsewhere) as error:
 """
 
 
-def run(*arguments: str, processes: int = 1, devices: int = 1, status: int = 0, ask: int | None = None) -> list[str]:
+FAILING = """
+import sys, time
+import jax
+from jax.experimental import multihost_utils
+from core import distributed
+
+class Refusal(Exception): ...
+
+with distributed.joined(refusal=Refusal):
+    {lines}
+"""
+
+
+def run(
+    *arguments: str, processes: int = 1, devices: int = 1, status: int | list[int] = 0, ask: int | None = None
+) -> list[str]:
     """What each process says; `ask` gets a SIGUSR1 once the run has saved something."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -80,7 +95,8 @@ def run(*arguments: str, processes: int = 1, devices: int = 1, status: int = 0, 
         for process in every:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-    assert [process.returncode for process in every] == [status] * processes, "\n".join(said)
+    wanted = [status] * processes if isinstance(status, int) else status
+    assert [process.returncode for process in every] == wanted, "\n".join(said)
     return said
 
 
@@ -110,6 +126,34 @@ def test_they_speak_with_each_other():
     first, second = run("-c", SPOKEN, processes=2)
     assert "Elsewhere: process 1: OSError: no space" in first
     assert "OSError: no space" in second and "Elsewhere" not in second
+
+
+@pytest.mark.parametrize(
+    "lines, status, told",
+    [
+        ("if jax.process_index(): raise KeyError('y')", [69, 1], ["jaxcade: process 1 failed: KeyError: 'y'", "KeyE"]),
+        ("if not jax.process_index(): raise KeyError('y')", [1, 69], ["KeyError: 'y'", "process 0 failed: KeyError"]),
+        (
+            "if jax.process_index(): raise Refusal('a=3: no')",
+            [69, 2],
+            ["process 1 failed: Refusal: a=3: no", "a=3: no"],
+        ),
+        ("raise KeyError(jax.process_index())", [1, 1], ["KeyError: 0", "KeyError: 1"]),  # each with its own
+    ],
+    ids=["the second", "the first", "a refusal", "all"],
+)
+def test_where_one_fails_none_is_left_waiting(lines: str, status: list[int], told: list[str]):
+    began = time.monotonic()
+    waiting = "; multihost_utils.process_allgather(jax.numpy.ones(1))"
+    body = f"{lines}\n    {waiting.removeprefix('; ')}"
+    said = run("-c", FAILING.format(lines=body), processes=2, status=status)
+    assert time.monotonic() - began < 60  # starting two processes included; JAX's own limits are longer
+    for text, wanted in zip(said, told, strict=True):
+        assert wanted in text
+
+
+def test_the_first_process_says_which_checkpoints_there_are(tmp_path: Path):
+    run("-m", "tests.core.stale_listing", str(tmp_path), processes=2)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""Run by test_training.py on eight simulated devices: what crosses them in a whole run whose weights are laid over all.
+"""Run by test_training.py on eight simulated devices: what crosses them in a whole run with weights laid over all.
 
-XLA writes down every program that it compiles: those of the step, of the loop around it, of checkpoints and evaluations.
+XLA writes every program that it compiles into a folder: of the step, of the loop, of checkpoints and evaluations.
 """
 
 import os

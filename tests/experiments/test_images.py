@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from core import datasets, loop, media, stopping, types
-from experiments import build, config, evaluating, judges, runs, training
+from experiments import build, config, evaluating, judges, runs, sampling, training
 from generative import averaging, calls
 
 FAMILIES = {
