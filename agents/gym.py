@@ -16,6 +16,8 @@ from gymnasium import vector
 
 from agents import environments
 
+LONGEST = 10_000  # steps of an episode that nothing else limits: a greedy policy may never end one
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gymnasium:
@@ -23,7 +25,7 @@ class Gymnasium:
 
     id: str = "CartPole-v1"  # as gymnasium.make takes it; `package:Name-v0` imports the package first
     stack: int | None = None  # K; None: 4 for images, 1 for vectors
-    max_steps: int | None = None  # truncates; None: what the environment's registration says
+    max_steps: int | None = None  # truncates; None: as the environment is registered, or `LONGEST`
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # keywords for gymnasium.make
 
     def __post_init__(self):
@@ -108,6 +110,8 @@ class GymnasiumEnvironments:
 def _one(recipe: Gymnasium) -> gymnasium.Env:
     limit = {} if recipe.max_steps is None else {"max_episode_steps": recipe.max_steps}
     game = gymnasium.make(recipe.id, disable_env_checker=True, **limit, **recipe.options)
+    if game.spec is None or game.spec.max_episode_steps is None:
+        game = gymnasium.wrappers.TimeLimit(game, LONGEST)
     if isinstance(game.observation_space, gymnasium.spaces.Box):
         return game
     return gymnasium.wrappers.FlattenObservation(game)

@@ -117,7 +117,7 @@ def run(
     metric: str | None = None,
     **settings: Any,
 ) -> loop.Outcome:
-    evaluators: Any = {} if watch is None else {"watch": Watch(look=watch, every=every)}
+    evaluators: Any = settings.pop("evaluators", {} if watch is None else {"watch": Watch(look=watch, every=every)})
     checkpoints = checkpoint.Checkpoints(folder, replay=replay, metric=metric, log=lambda line: None)
     start = loop.begin(
         learner=learner,

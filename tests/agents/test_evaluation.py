@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import time
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from agents import atari, environments, evaluation
+from core import stopping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +190,20 @@ def test_evaluation_reports_what_a_run_logs():
     np.testing.assert_array_equal(report.arrays["eval/episode_returns"], [4, 6, 8])
     again = judge(AGENT, VIEW, jax.random.key(5))
     assert again.scalars == report.scalars
+
+
+def test_a_game_without_end_hears_a_stop_and_is_closed():
+    script, heard = Script((10**9,)), []
+
+    def stop() -> None:
+        heard.append(time.monotonic())
+        if len(heard) == 3:
+            raise stopping.Stopped
+
+    judge = evaluation.Evaluation(environments=script, episodes=1, envs=1)
+    with pytest.raises(stopping.Stopped):
+        judge(AGENT, VIEW, jax.random.key(5), stop=stop)
+    assert max(np.diff(heard)) < 2 and script.made[0].closed
 
 
 def test_two_keys_play_different_games():

@@ -75,6 +75,16 @@ def test_truncation_is_no_terminal_and_keeps_the_last_observation():
     assert (np.abs(step.observation) <= 0.05).all(), "a fresh pole"
 
 
+def test_what_is_registered_without_a_limit_has_one():
+    """CliffWalking under a policy that runs into the wall never ends."""
+    games = gym.Gymnasium(id="CliffWalking-v1").make(1)
+    assert games.protocol()["max_steps"] == gym.LONGEST
+    games.reset(0)
+    over = [bool(games.step(np.zeros(1, np.int32)).over[0]) for _ in range(gym.LONGEST)]  # always up
+    assert over.index(True) == gym.LONGEST - 1
+    assert gym.Gymnasium(id="CliffWalking-v1", max_steps=7).make(1).protocol()["max_steps"] == 7
+
+
 def test_images_are_stacked_with_a_blank_history_and_actions_start_at_zero():
     games = gym.Gymnasium(id="jaxcade/Picture-v0").make(2)
     assert (games.stack, games.frame, games.actions) == (4, (4, 4, 3), 3)

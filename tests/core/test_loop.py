@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from core import checkpoint, loop, profiling, stopping
+from core import checkpoint, loop, profiling, stopping, types
 from tests import runs
 
 
@@ -176,6 +176,39 @@ def test_stopping_and_going_on_equals_never_having_stopped(tmp_path: pathlib.Pat
     for step, scalars in told(broken):
         merged.setdefault(step, {}).update(scalars)
     assert merged == dict(told(rows))
+
+
+@pytest.mark.parametrize("wanted", [6, 10], ids=["on the way", "at the end"])
+def test_an_evaluation_that_a_stop_cuts_short_is_made_again(tmp_path: pathlib.Path, wanted: int):
+    made: list[tuple[str, int]] = []  # (evaluator, step)
+
+    @dataclasses.dataclass(frozen=True)
+    class Judge:
+        name: str
+        every: int = 30
+
+        def __call__(self, learner, state, key, *, stop) -> types.Report:
+            if self.name == "b" and int(state.step) == wanted and not asked.signal and not given_again:
+                asked.signal = signal.SIGUSR1
+            stop()
+            made.append((self.name, int(state.step)))
+            return types.Report(scalars={f"eval/{self.name}": float(jax.random.uniform(key))})
+
+    rows, given_again = runs.Rows(), False
+
+    def go_on(budget: int = 100) -> loop.Outcome:
+        judges = {name: Judge(name) for name in "abc"}
+        given = {"learner": runs.Counting(), "source": runs.Recording(), "log_every": 50}
+        return runs.run(tmp_path, **given, budget=budget, stop=asked, tracker=rows, evaluators=judges)
+
+    asked = stopping.Stop()
+    outcome = go_on()
+    assert (outcome.step, outcome.finished, asked.exit_status) == (wanted, False, 75)
+    assert made[-1] == ("a", wanted)
+    asked, given_again = stopping.Stop(), True
+    assert go_on().finished and go_on().finished and go_on(budget=120).step == 12
+    assert made == [(name, step) for step in (3, 6, 9, 10, 12) for name in "abc"]  # each once, in its order
+    assert all(scalars["time/evaluation_seconds"] >= 0 for *_, scalars in rows.rows if "eval/b" in scalars)
 
 
 def test_the_clock_goes_on_where_it_stopped(tmp_path: pathlib.Path):

@@ -1,4 +1,4 @@
-"""Processes on a real Slurm that do not come: the job ends within the stated time, and its logs name the process."""
+"""Processes on a real Slurm that fail or do not come: the job ends in time, and its logs name the process."""
 
 import signal
 import sys
@@ -64,6 +64,29 @@ def test_a_process_that_hangs_and_one_that_is_frozen_end_the_job_and_are_named(c
     assert run.attempts[-1]["event"] == "failed"
     told = "jaxcade: process 0, which keeps them all together, has not answered"
     assert told in cluster.launch(f"status={run.folder}").stdout
+    run.check_rows()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_exception_in_one_process_ends_the_job_within_seconds_with_its_status(
+    cluster: Cluster, tmp_path: Path, rank: int
+):
+    """The training itself, in which an exception is raised between two steps."""
+    first = """
+def fail(*_):
+    raise KeyError("y")
+signal.signal(signal.SIGUSR2, fail)"""
+    run = cluster.train(tmp_path / "run", *TWO, interpreter(tmp_path, first=first), "environment.JAXCADE_TUNE=0")
+    run.wait_until_it_saves()
+    process(run, rank).send_signal(signal.SIGUSR2)
+    began = time.monotonic()
+    run.wait_for_state("FAILED")
+    assert time.monotonic() - began < 45  # JAX would wait for ten minutes
+    assert (run.attempts[-1]["event"], run.attempts[-1]["status"]) == ("failed", 1)
+    other = (run.folder / f"slurm/{run.job}-rank{1 - rank}.log").read_text()
+    assert f"jaxcade: process {rank} failed: KeyError: 'y'" in other or "Gloo" in other
+    shown = cluster.launch(f"status={run.folder}")
+    assert shown.returncode == 1 and "KeyError: 'y'" in shown.stdout and f"-rank{rank}.log" in shown.stdout
     run.check_rows()
 
 
