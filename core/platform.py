@@ -26,8 +26,6 @@ MALLOC = {
 FLAGS = {
     # Convolutions go to Eigen instead of YNNPACK.
     "--xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",
-    # Fewer copies of what a loop updates in place: an optimiser's moments.
-    "--xla_cpu_copy_insertion_use_region_analysis": "true",
 }
 JAXLIBS = ("0.10.",)  # a jaxlib that does not know a flag ends the process
 

@@ -6,6 +6,7 @@ nothing here crosses it but the largest weight of a batch.
 """
 
 import dataclasses
+import functools
 from typing import Any, Protocol
 
 import jax
@@ -77,13 +78,11 @@ class Uniform:
         return state
 
     def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: tuple, batch: int, updates: jax.Array):
-        oldest, low, high = window
-        rows, streams = valid.shape
-        pick = jax.random.randint(key, (batch, self.tries), low * streams, jnp.maximum(high, low + 1) * streams)
-        index = (oldest + pick // streams) % rows * streams + pick % streams
-        held = valid.reshape(-1)[index] & (high > low)
-        index = jnp.take_along_axis(index, jnp.argmax(held, axis=1)[:, None], axis=1)[:, 0]
-        return index, jnp.any(held, axis=1).astype(jnp.float32)
+        _, low, high = window
+        streams = valid.shape[1]
+        tries = jax.random.randint(key, (batch, self.tries), low * streams, jnp.maximum(high, low + 1) * streams)
+        index, held = _first_held(tries, valid, window)
+        return index, held.astype(jnp.float32)
 
     def update(self, state: Any, index: jax.Array, error: jax.Array, weight: jax.Array) -> Any:
         return state
@@ -123,27 +122,27 @@ class Prioritized:
         }
 
     def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: tuple, batch: int, updates: jax.Array):
-        which, where, even = jax.random.split(key, 3)
+        _, low, high = window
         streams = valid.shape[1]
-        # A row by its sum, then a stream within it: exact sums, no drift, no tree.
-        total = jnp.cumsum(state["row_sum"])
-        point = jnp.minimum(jax.random.uniform(where, (batch,)) * total[-1], jnp.nextafter(total[-1], 0.0))
-        row = jnp.searchsorted(total, point, side="right")
-        within = jnp.cumsum(state["priority"][row], axis=1)
-        point = (point - total[row] + state["row_sum"][row])[:, None]
-        stream = jnp.sum(within <= jnp.minimum(point, jnp.nextafter(within[:, -1:], 0.0)), axis=1)
-        stream = jnp.minimum(stream, streams - 1)  # of an empty row
-        index, _ = Uniform().draw((), even, state["priority"] > 0, window, batch, updates)
-        mixed = jax.random.uniform(which, (batch,)) < self.uniform
-        index = jnp.where(mixed, index, row * streams + stream)
+        # Blocks of blocks of rows, a row, a stream: each is picked with random bits of its own, since one float32
+        # number cannot tell a million entries apart. Sums are made anew: they never drift.
+        blocks = _blocks(state["row_sum"])
+        single = 2 + len(blocks)
+        bits = jax.random.bits(key, (batch, single + Uniform.tries), jnp.uint32)
+        which, stream, *levels, tries = jnp.split(bits, list(range(1, single + 1)), axis=1)
+        row = jnp.zeros(batch, jnp.int32)
+        for block, chance in zip(reversed(blocks), levels, strict=True):
+            row = row * _BLOCK + _pick(block[row], chance)
+        index = row * streams + _pick(state["priority"][row], stream)
+        span = (jnp.maximum(high - low, 1) * streams).astype(jnp.uint32)
+        other, _ = _first_held(low * streams + (tries % span).astype(jnp.int32), state["priority"], window)
+        index = jnp.where(which[:, 0] < self.uniform * 2.0**32, other, index)
 
-        priority = state["priority"].reshape(-1)[index]
-        count = jnp.sum(state["priority"] > 0)
-        probability = (1 - self.uniform) * priority / total[-1] + self.uniform / jnp.maximum(count, 1)
+        priority, count = state["priority"].reshape(-1)[index], jnp.maximum(_count(state["priority"]), 1)
+        probability = (1 - self.uniform) * priority / blocks[-1].sum() + self.uniform / count
         beta = self.beta + (1 - self.beta) * jnp.minimum(updates / self.anneal, 1.0)
-        weight = (jnp.maximum(count, 1) * probability) ** -beta
-        # Float32 sums may point a hair beside the mark: what has no priority is never learned from.
-        return index, jnp.where(priority > 0, weight, 0.0)
+        # What has no priority is drawn only where nothing has any, and is never learned from.
+        return index, jnp.where(priority > 0, (count * probability) ** -beta, 0.0)
 
     def update(self, state: Any, index: jax.Array, error: jax.Array, weight: jax.Array) -> Any:
         streams = state["priority"].shape[1]
@@ -252,6 +251,46 @@ class Replay:
 
 
 _FIELDS = ("action", "reward", "terminal", "truncated", "first", "valid")
+_BLOCK = 64  # sums of one level in one sum of the next; timed: 16 to 32 and 128 to 512 are slower
+_SLICES = 32  # at most 255, since bytes count them
+
+
+def _blocks(row_sum: jax.Array) -> list[jax.Array]:
+    """[L] as [L / 64, 64], the sums of these rows as [L / 64², 64], and so on up to [1, 64], padded with zeros."""
+    levels = []
+    while not levels or len(levels[-1]) > 1:
+        sums = levels[-1].sum(axis=1) if levels else row_sum
+        levels.append(jnp.pad(sums, (0, -len(sums) % _BLOCK)).reshape(-1, _BLOCK))
+    return levels
+
+
+def _pick(weights: jax.Array, bits: jax.Array) -> jax.Array:
+    """One index for each row of weights [B, K], with a probability proportional to its weight, from bits uint32 [B, 1].
+
+    Shares are rounded down to multiples of 2^-31, so that their sums are exact. A weight of 0 is never picked, except
+    that an empty row gives 0.
+    """
+    share = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), jnp.finfo(jnp.float32).tiny)
+    tickets = jnp.cumsum((share * 2.0**31).astype(jnp.uint32), axis=1)
+    return jnp.sum(tickets <= bits % jnp.maximum(tickets[:, -1:], 1), axis=1) % weights.shape[1]
+
+
+def _first_held(tries: jax.Array, valid: jax.Array, window: tuple) -> tuple[jax.Array, jax.Array]:
+    """The first of the places `tries` [B, T], counted from the oldest row, that is valid: its index, and if one is."""
+    oldest, low, high = window
+    rows, streams = valid.shape
+    index = (oldest + tries // streams) % rows * streams + tries % streams
+    held = (valid.reshape(-1)[index] > 0) & (high > low)
+    index = jnp.take_along_axis(index, jnp.argmax(held, axis=1)[:, None], axis=1)[:, 0]
+    return index, jnp.any(held, axis=1)
+
+
+def _count(priority: jax.Array) -> jax.Array:
+    """How many of [L, N] are above 0. Adds slices, which XLA:CPU does in vectors; it reduces one number at a time."""
+    rows = len(priority) // _SLICES
+    held = lambda part: (part > 0).astype(jnp.uint8)
+    added = functools.reduce(jnp.add, (held(priority[i * rows : (i + 1) * rows]) for i in range(_SLICES)))
+    return added.sum(dtype=jnp.int32) + held(priority[_SLICES * rows :]).sum(dtype=jnp.int32)
 
 
 def _cut(state: ReplayState, starts: jax.Array) -> ReplayState:

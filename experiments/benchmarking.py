@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from experiments import build, config
-from experiments.benchmarks import core, generative, processes, results
+from experiments.benchmarks import compile, core, generative, processes, results
 
-MODELS = {"dqn": (), "generative": tuple(generative.MODELS), "core": tuple(core.ROWS)}
+MODELS = {"dqn": (), "generative": tuple(generative.MODELS), "core": tuple(core.ROWS), "compile": compile.EXPERIMENTS}
 
 
 class Found(Protocol):
@@ -27,7 +27,7 @@ class Found(Protocol):
 class Wanted:
     """`conf/benchmark.yaml` as an object."""
 
-    suite: Literal["dqn", "generative", "core"]
+    suite: Literal["dqn", "generative", "core", "compile"]
     only: tuple[str, ...] = ()  # of the suite's models; (): all of them
     rounds: int = 5  # in each, everything is measured once
     seconds: float = 2.0  # for each part in a round; of `core`, for each learner on each layout of devices

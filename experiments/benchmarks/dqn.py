@@ -130,6 +130,7 @@ def _rows(values: Values) -> list[results.Row]:
         row("acting", "µs an environment step", "act", 1e6),
         row("insert", "µs an environment step", "insert", 1e6),
         row("sample of 32", "ms", "sample", 1e3),
+        row("prioritised draw of 32 from 1,000,000", "ms", "draw", 1e3),
         row("learner's whole step", "µs an environment step", "step", 1e6),
     ]
     updates = (("plain single", "library's convolutions, one a call, nothing set"), ("single", "ours, one a call"))
@@ -154,6 +155,13 @@ def _targets(values: Values) -> list[results.Target]:
         target(name="end to end / sum of its parts", values=end_to_end, must="at most", limit=1.15),
         target(name="update of 32 / plain", values=update[32], must="at most", limit=0.55, aim=0.4),
         target(name="update of 256 / plain", values=update[256], must="at most", limit=0.45, aim=0.3),
+        target(
+            name="prioritised draw",
+            values=tuple(1e3 * seconds for seconds in values["draw"]),
+            must="at most",
+            limit=0.5,
+            unit="ms",
+        ),
         target(name="peak memory", values=tuple(values["peak memory"]), must="at most", limit=1.5, unit="GB"),
         target(name="a transition", values=tuple(values["transition"]), must="at most", limit=7_200, unit="bytes"),
     ]

@@ -38,7 +38,7 @@ def main() -> None:
     parts = updating(run, given.batches)
     if given.convolutions == "ours":
         recipe = build.objects(settings["source"]["environments"], "source.environments")
-        parts |= acting(run, recipe.make(settings["source"]["envs"])) | remembering(run)
+        parts |= acting(run, recipe.make(settings["source"]["envs"])) | remembering(run) | prioritised()
     facts = {
         "update_every": run.learner.update_every,
         "frames_per_step": run.source.examples_per_step // run.source.spec.action.size,
@@ -90,6 +90,21 @@ def remembering(run: build.Run) -> dict[str, timing.Part]:
         return 1
 
     return {"insert": taken(absorb), "sample": sample, "step": taken(step)}
+
+
+def prioritised() -> dict[str, timing.Part]:
+    """`draw` of 32 by priority from a memory of 1,000,000 transitions of 8 games, without their frames."""
+    sampler, rows, games, key = replay.Prioritized(), 125_000, 8, jax.random.key(0)
+    priority = jax.random.uniform(key, (rows, games), minval=0.1)
+    state = sampler.init(rows, games) | {"priority": priority, "row_sum": priority.sum(axis=1)}
+    window = tuple(jnp.int32(age) for age in (0, 0, rows))
+    drawn = jax.jit(lambda state, key: sampler.draw(state, key, state["priority"] > 0, window, 32, jnp.int32(0)))
+
+    def draw() -> int:
+        jax.block_until_ready(drawn(state, key))
+        return 1
+
+    return {"draw": draw}
 
 
 def updating(run: build.Run, batches: Sequence[int]) -> dict[str, timing.Part]:

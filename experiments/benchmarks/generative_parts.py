@@ -37,10 +37,10 @@ def main() -> None:
     timing.serve({"draw": drawn(start, given.drawn), "train": trained(start)}, facts)
 
 
-def described(settings: config.Config) -> build.Run:
+def described(settings: config.Config, *, image: tuple[int, int, int] = IMAGE, classes: int = CLASSES) -> build.Run:
     """The run's objects, its source no more than the shape of what it would give."""
     source = {name: settings["source"][name] for name in ("batch", "batches", "dispatch")}
-    return build.run(settings, source=data.Shape(image=IMAGE, classes=CLASSES, **source))
+    return build.run(settings, source=data.Shape(image=image, classes=classes, **source))
 
 
 def begun(run: build.Run) -> loop.Start:

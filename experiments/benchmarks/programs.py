@@ -45,9 +45,15 @@ def compiled(run: build.Run) -> jax.stages.Compiled:
     if run.source.dispatch != 1:
         raise ValueError(f"source.dispatch={run.source.dispatch}: take 1, so that the program makes one update")
     functions = loop.programs(run.learner, run.source, run.mesh)
-    over = NamedSharding(run.mesh.mesh(), P(*[None] * run.source.data_axis, "data"))
-    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=over), run.source.spec)
-    return functions.step.lower(functions.abstract, batch).compile()
+    return functions.step.lower(functions.abstract, batch(run)).compile()
+
+
+def batch(run: build.Run) -> Any:
+    """Shapes and places of what one call of a run's step takes."""
+    lead = () if run.source.dispatch == 1 else (run.source.dispatch,)
+    over = NamedSharding(run.mesh.mesh(), P(*[None] * (len(lead) + run.source.data_axis), "data"))
+    laid = lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype, sharding=over)
+    return jax.tree.map(laid, run.source.spec)
 
 
 def crossings(text: str) -> list[Crossing]:

@@ -198,6 +198,54 @@ def test_priorities_follow_their_formula():
     np.testing.assert_allclose(sample.weight, weights / weights.max(), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("priorities", "shards"), [("wide", 2), ("one huge", 1)])
+def test_a_million_entries_are_drawn_as_often_as_they_should_be(priorities, shards):
+    """Two draws an entry: Pearson's χ² has a mean of 1 over the entries; probabilities 7 % off (rms) add 0.01."""
+    rng, shape, draws = np.random.default_rng(0), (shards, 125_000 // shards, 8), 32
+    priority = rng.lognormal(sigma=2, size=shape) if priorities == "wide" else np.ones(shape)
+    priority[rng.random(shape) < 0.05] = 0
+    priority[:, 1000:1064] = priority[:, -100:] = 0  # whole rows and blocks, the last ones too
+    if priorities == "one huge":
+        priority[0, 500, 3] = 1e7
+    priority = jnp.asarray(priority, jnp.float32)
+    state = {"priority": priority, "row_sum": priority.sum(axis=2), "largest": jnp.ones(shards)}
+    sampler, window = replay.Prioritized(), (jnp.int32(0), jnp.int32(0), jnp.int32(shape[1]))
+
+    @jax.jit
+    def counted(state):
+        def one(i, found):
+            keys = jax.random.split(jax.random.key(i), shards)
+            draw = lambda state, key: sampler.draw(state, key, state["priority"] > 0, window, 2**16 // shards, i)
+            index, weight = jax.vmap(draw)(state, keys)
+            counts, zeros = found
+            return counts.at[jnp.arange(shards)[:, None], index].add(1), zeros + jnp.sum(weight == 0)
+
+        return jax.lax.fori_loop(0, draws, one, (jnp.zeros((shards, shape[1] * shape[2]), jnp.int32), jnp.int32(0)))
+
+    counts, zeros = jax.device_get(counted(state))
+    p = np.asarray(priority, np.float64).reshape(shards, -1)
+    held = p > 0
+    expected = np.where(held, (1 - sampler.uniform) * p / p.sum(1, keepdims=True), 0)
+    expected += sampler.uniform * held / held.sum(1, keepdims=True)
+    expected *= draws * 2**16 // shards
+    assert zeros == 0 and not counts[~held].any() and counts.sum() == draws * 2**16
+    expected, counts = expected[held], counts[held]
+    squared = (counts - expected) ** 2 / expected
+    noise = np.sqrt(np.sum(2 + 1 / expected)) / counts.size
+    assert abs(squared.mean() - 1) < 5 * noise < 0.04
+    assert squared[expected > 4].max() < 70
+
+
+def test_a_ring_without_any_priority_gives_what_is_not_learned_from():
+    sampler = replay.Prioritized()
+    window = (jnp.int32(0), jnp.int32(0), jnp.int32(100))
+    draw = jax.jit(
+        lambda key: sampler.draw(sampler.init(100, 8), key, jnp.zeros((100, 8), bool), window, 64, jnp.int32(0))
+    )
+    index, weight = draw(jax.random.key(0))
+    assert not np.asarray(weight).any() and np.min(index) >= 0 and np.max(index) < 800
+
+
 def test_new_transitions_get_the_largest_priority():
     games = Games(shards=1, streams=2, steps=4, truncate=0.0)
     memory = replay.Replay(capacity=64, sampler=replay.Prioritized(floor=0.0))
@@ -216,7 +264,9 @@ def test_zero_priorities_are_never_learned_from():
     state = sampler.add(sampler.init(4, 8), jnp.arange(4), held)
     state = state | {"row_sum": state["row_sum"].at[1].set(2.0)}
     window = (jnp.int32(0), jnp.int32(0), jnp.int32(4))
-    index, weight = sampler.draw(state, jax.random.key(1), held, window, 1_000, jnp.int32(0))
+    index, weight = jax.jit(lambda state, key: sampler.draw(state, key, held, window, 1_000, jnp.int32(0)))(
+        state, jax.random.key(1)
+    )
     beside = ~np.asarray(held).ravel()[np.asarray(index)]
     assert 20 < beside.sum() < 200
     assert not np.asarray(weight)[beside].any() and np.asarray(weight)[~beside].all()

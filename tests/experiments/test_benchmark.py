@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import benchmarking, build, config
-from experiments.benchmarks import dqn, dqn_parts, peers, processes, results, timing
+from experiments.benchmarks import compile, dqn, dqn_parts, peers, processes, results, timing
 
 TINY = ("learner.replay.capacity=2_000", "learner.learning_starts=64", "network.make.torso.width=2", "source.envs=2")
 
@@ -61,8 +61,18 @@ def run() -> build.Run:
 def test_every_part_of_the_run_is_measured(run: build.Run):
     games = run.source._games
     parts = dqn_parts.updating(run, [4]) | dqn_parts.acting(run, games) | dqn_parts.remembering(run)
+    parts |= dqn_parts.prioritised()
     counts = {name: part() for name, part in parts.items()}
-    assert counts == {"single 4": 1, "scan 4": 8, "environment": 2, "act": 2, "insert": 8, "sample": 1, "step": 8}
+    assert counts == {
+        "single 4": 1,
+        "scan 4": 8,
+        "environment": 2,
+        "act": 2,
+        "insert": 8,
+        "sample": 1,
+        "step": 8,
+        "draw": 1,
+    }
     assert all(part() == counts[name] for name, part in parts.items())  # what was donated has been replaced
     run.source.close()
 
@@ -101,6 +111,7 @@ def made_up(**changes: list[float]) -> dict[str, list[float]]:
         "insert": [0.001, 0.001],
         "sample": [0.004, 0.004],
         "step": [0.004, 0.004],
+        "draw": [0.0004, 0.0005],
         "single 32": [0.014, 0.012],
         "scan 32": [0.012, 0.014],
         "single 256": [0.1, 0.1],
@@ -120,6 +131,7 @@ def test_limits_are_judged_round_by_round():
     assert found["update of 32 / plain"].values == pytest.approx([0.5, 0.5])
     met = {name: target.met for name, target in found.items()}
     assert met["end to end / sum of its parts"] and met["update of 32 / plain"] and met["a transition"]
+    assert met["prioritised draw"]
     assert not met["update of 256 / plain"] and not met["peak memory"]
 
 
@@ -145,7 +157,7 @@ class FakeParts:
     def __init__(self, command: list[str], kind: str):
         self.is_ours = "ours" in command
         names = [f"{how} {batch}" for how in ("single", "scan") for batch in dqn.BATCHES]
-        names += ["environment", "act", "insert", "sample", "step"]
+        names += ["environment", "act", "insert", "sample", "step", "draw"]
         self.facts = {"parts": names, "update_every": 4, "frames_per_step": 4, "transition_bytes": 7_068.0}
 
     def seconds(self, name: str, seconds: float) -> float:
@@ -179,6 +191,33 @@ def test_the_suite_measures_all_contestants_in_every_round(monkeypatch: pytest.M
     assert targets["end to end / sum of its parts"] == pytest.approx([5 / 3.5, 5 / 3.5])
     assert targets["update of 32 / torch's"] == targets["update of 256 / plain"] == pytest.approx([1 / 3, 1 / 3])
     assert "dopamine" not in found.table() and found.table().count("stable-baselines3") == 2
+
+
+@pytest.mark.usefixtures("cached")
+def test_the_programs_of_a_run_are_timed_without_its_data():
+    described = lambda *overrides: compile.described(config.compose(*overrides))
+    assert described("experiment=gan/atari_frames").source.spec.image.shape == (1, 256, 64, 64, 3)
+    images = compile.seconds(described("experiment=demo/vae"))
+    assert list(images) == ["init", "step", "sample"] and min(images.values()) > 0.01
+    games = compile.seconds(described("experiment=dqn/cartpole", "learner.replay.capacity=2_000"))
+    assert list(games) == ["init", "absorb", "step"] and min(games.values()) > 0.01
+
+
+def test_every_experiment_is_compiled_in_every_round(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def last_line(command: list[str], kind: str) -> dict[str, float]:
+        asked.append(f"{command[-2]} {command[-1]} {kind}")
+        return {"init": 1.0, "step": 70.0 if "unet" in command[-2] else 10.0}
+
+    monkeypatch.setattr(processes, "last_line", last_line)
+    found = compile.run(benchmarking.Wanted(suite="compile", rounds=2, overrides=("seed=1",)))
+    assert asked == 2 * [f"experiment={name} seed=1 all" for name in compile.EXPERIMENTS]
+    assert {target.name.split(":")[0] for target in found.targets if not target.met} == {
+        name for name in compile.EXPERIMENTS if "unet" in name
+    }
+    only = benchmarking.Wanted(suite="compile", rounds=1, only=("dqn/pong",))
+    assert [row.name for row in compile.run(only).rows] == ["dqn/pong: the first state", "dqn/pong: a step"]
 
 
 @pytest.mark.usefixtures("cached")
@@ -226,7 +265,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     [
         ((), "suite: missing"),
         (("suite=dqn", "rounds=0"), "rounds=0: must be at least 1"),
-        (("suite=pong",), "suite=pong: should be 'dqn', 'generative' or 'core'"),
+        (("suite=pong",), "suite=pong: should be 'dqn', 'generative', 'core' or 'compile'"),
     ],
 )
 def test_a_mistake_is_told(monkeypatch: pytest.MonkeyPatch, capsys, typed: tuple[str, ...], told: str):
