@@ -91,18 +91,22 @@ def _shrunk(config: DictConfig) -> DictConfig:
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
     """Writes `config.yaml`, atomically, with the commands so far above it and the `protocol` below.
 
-    Raises:
-      build.ConfigError: the folder holds a run already, and `config` does not resume it.
+    Raises: as `refuse_taken`.
     """
+    refuse_taken(folder, config)
     path = folder / FILE
-    if path.exists() and not config.get("resume"):
-        remedy = f"resume={folder} goes on with it, hydra.run.dir=<folder> starts elsewhere"
-        raise build.ConfigError("hydra.run.dir", f"={folder}: holds a run already; {remedy}")
     content = {**config, "resume": None} | ({"protocol": dict(protocol)} if protocol else {})
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(_commands(path) + OmegaConf.to_yaml(OmegaConf.create(content)))
     part.replace(path)
+
+
+def refuse_taken(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises build.ConfigError where the folder holds a run already that `config` does not resume."""
+    if (folder / FILE).exists() and not config.get("resume"):
+        remedy = f"resume={folder} goes on with it, hydra.run.dir=<folder> starts elsewhere"
+        raise build.ConfigError("hydra.run.dir", f"={folder}: holds a run already; {remedy}")
 
 
 def load(folder: str | Path) -> Config:

@@ -34,7 +34,12 @@ def task(settings: config.Config, folder: Path) -> None:
 
 
 def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop.Outcome:
-    """Builds everything that `settings` describe and runs the loop; what it makes lies in `folder`."""
+    """Builds everything that `settings` describe and runs the loop; what it makes lies in `folder`.
+
+    A refused start leaves the folder as it was. A run has its config.yaml before anything else that it writes, so that
+    one which is killed in between begins anew, or goes on.
+    """
+    config.refuse_taken(folder, settings)
     if settings["init_from"] and not settings["resume"]:
         config.load(settings["init_from"])  # refused before anything is built where it is no run
     run = build.run(settings)
@@ -46,17 +51,11 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         _check_metric(run)
         _check_folder(folder)
         with distributed.together():
+            protocol = _protocol(run, folder)
+        checkpoints, start = _begin(run, folder / "checkpoints")
+        with distributed.together():
             if distributed.primary():
-                config.save(folder, settings, protocol=_protocol(run, folder))
-        checkpoints = checkpoint.Checkpoints(
-            folder / "checkpoints",
-            keep=run.checkpoint.keep,
-            replay=run.checkpoint.replay,
-            metric=run.checkpoint.metric,
-            better=run.checkpoint.better,
-            log=print if distributed.primary() else lambda line: None,
-        )
-        start = _begin(run, checkpoints, folder)
+                config.save(folder, settings, protocol=protocol)
         outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
     finally:
         source.close()
@@ -89,10 +88,19 @@ def _prepare(evaluators: Mapping[str, types.Evaluator], learner: Any) -> None:
             raise build.ConfigError(f"evaluators.{name}", f": {error}") from error
 
 
-def _begin(run: build.Run, checkpoints: checkpoint.Checkpoints, folder: Path) -> loop.Start:
-    """The run about to go on; where it cannot be, ConfigError, and a folder that holds no run."""
+def _begin(run: build.Run, folder: Path) -> tuple[checkpoint.Checkpoints, loop.Start]:
+    """The run about to go on, with its checkpoints in `folder`. Raises ConfigError where it cannot be."""
+    fresh = not folder.exists()
+    checkpoints = checkpoint.Checkpoints(
+        folder,
+        keep=run.checkpoint.keep,
+        replay=run.checkpoint.replay,
+        metric=run.checkpoint.metric,
+        better=run.checkpoint.better,
+        log=print if distributed.primary() else lambda line: None,
+    )
     try:
-        return loop.begin(
+        return checkpoints, loop.begin(
             learner=run.learner,
             source=run.source,
             placement=run.mesh,
@@ -101,11 +109,10 @@ def _begin(run: build.Run, checkpoints: checkpoint.Checkpoints, folder: Path) ->
             weights=None if run.init_from is None else _weights(Path(run.init_from)),
         )
     except (loop.Refused, checkpoint.CheckpointError) as error:
-        if not run.resume and distributed.primary():
-            (folder / config.FILE).unlink()  # the next try may lie here
+        if fresh and distributed.primary():
             with contextlib.suppress(OSError):  # only empty ones go
-                (checkpoints.folder / "best").rmdir()
-                checkpoints.folder.rmdir()
+                (folder / "best").rmdir()
+                folder.rmdir()
         raise build.ConfigError("", str(error)) from error
 
 
