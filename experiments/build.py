@@ -70,6 +70,7 @@ class Run:
     init_from: str | None = None
     profile: bool = False
     tune: bool = True
+    follows: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of `resuming`: what a resume makes anew
     network: Any = None  # as the learner has it: here so that a mistake is told under the key it was typed with
     optimizer: Any = None  # likewise
     sampler: Any = None  # likewise

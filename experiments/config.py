@@ -59,11 +59,15 @@ def compose(*overrides: str, name: str = "train") -> Config:
 
 
 def resolved(config: DictConfig) -> Config:
-    """Plain data, shrunk where `+debug=` says so, with every interpolation resolved. Raises build.ConfigError."""
+    """Plain data, shrunk where `+debug=` says so, with every interpolation resolved. Raises build.ConfigError.
+
+    `follows` of a run says how its numbers are made that a resume makes anew (`resuming.follows`).
+    """
     try:
         if "debug" in config:
             config = _shrunk(config)
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # pyright: ignore[reportReturnType]
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return plain | ({"follows": resuming.follows(config)} if "budget" in config else {})
     except omegaconf_errors.OmegaConfBaseException as error:
         missing = isinstance(error, omegaconf_errors.MissingMandatoryValue)
         problem = "missing; give it a value" if missing else str(error.msg or error).splitlines()[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core import checkpoint, distributed, loop, platform, profiling, progress, stopping, tracking, types
-from experiments import build, config
+from experiments import build, config, resuming
 
 # Beside the progress bar, as far as a run has them.
 SHOWN = (
@@ -53,6 +53,8 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         with distributed.together():
             protocol = _protocol(run, folder)
         checkpoints, start = _begin(run, folder / "checkpoints")
+        if run.resume and distributed.primary() and (line := resuming.told(config.load(folder), settings)):
+            print(line, flush=True)
         with distributed.together():
             if distributed.primary():
                 config.save(folder, settings, protocol=protocol)
