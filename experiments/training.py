@@ -4,12 +4,15 @@ import contextlib
 import io
 import logging
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from core import checkpoint, distributed, loop, platform, profiling, progress, stopping, tracking, types
 from experiments import build, config, resuming
+
+FAILURE = "error.txt"  # in a run's folder: why it ended badly, until it goes on
 
 # Beside the progress bar, as far as a run has them.
 SHOWN = (
@@ -27,10 +30,24 @@ def task(settings: config.Config, folder: Path) -> None:
     """One run in `folder`; ends the process with a status of its own if it was stopped."""
     logging.getLogger().setLevel(logging.WARNING)  # Orbax would tell every step of every save
     distributed.start()
-    with stopping.Stop() as stop:
+    with stopping.Stop() as stop, _told(folder / FAILURE):
         outcome = train(settings, folder, stop=stop)
     if not outcome.finished:
         sys.exit(stop.exit_status)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What ends the run badly is written to `path`, but for a refused start, which changes nothing."""
+    try:
+        yield
+    except build.ConfigError:
+        raise
+    except Exception as error:
+        if distributed.primary():
+            with contextlib.suppress(OSError):  # a full disk, say, which may be what ended it
+                path.write_text(f"{config.reason(error)}\n\n{traceback.format_exc()}")
+        raise
 
 
 def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop.Outcome:
@@ -58,6 +75,7 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         with distributed.together():
             if distributed.primary():
                 config.save(folder, settings, protocol=protocol)
+                (folder / FAILURE).unlink(missing_ok=True)  # of an attempt before
         outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
     finally:
         source.close()
