@@ -35,6 +35,8 @@ class HardUpdate:
     def __post_init__(self):
         if self.period < 1:
             raise ValueError(f"period={self.period}: must be at least 1 update")
+        if self.period >= 2**31:
+            raise ValueError(f"period={self.period}: must be less than 2^31 updates, as far as they are counted")
 
     def __call__(self, target: types.Params, params: types.Params, updates: jax.Array) -> types.Params:
         return jax.lax.cond(updates % self.period == 0, lambda: params, lambda: target)
@@ -91,6 +93,8 @@ class DQN:
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least 0 environment steps")
         if self.batch % self.replay.shards:
             raise ValueError(f"batch={self.batch}: must be a multiple of replay.shards={self.replay.shards}")
+        if self.batch > self.replay.capacity:
+            raise ValueError(f"batch={self.batch}: more than replay.capacity={self.replay.capacity} ever holds")
         if self.learning_starts > self.replay.capacity:
             raise ValueError(
                 f"learning_starts={self.learning_starts}: more than replay.capacity={self.replay.capacity} ever holds"

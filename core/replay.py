@@ -140,7 +140,7 @@ class Prioritized:
         priority = state["priority"].reshape(-1)[index]
         count = jnp.sum(state["priority"] > 0)
         probability = (1 - self.uniform) * priority / total[-1] + self.uniform / jnp.maximum(count, 1)
-        beta = self.beta + (1 - self.beta) * jnp.minimum(updates / self.anneal, 1.0)
+        beta = self.beta + (1 - self.beta) * jnp.minimum(updates / float(self.anneal), 1.0)
         weight = (jnp.maximum(count, 1) * probability) ** -beta
         # Float32 sums may point a hair beside the mark: what has no priority is never learned from.
         return index, jnp.where(priority > 0, weight, 0.0)
@@ -171,6 +171,9 @@ class Replay:
         for name in ("capacity", "shards", "n_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.capacity // self.shards >= 2**31:
+            most = f"at most {2**31 - 1:,} transitions a shard"
+            raise ValueError(f"capacity={self.capacity}: {most}; take more shards (source.shards)")
 
     def init(self, spec: types.Rollout) -> ReplayState:
         """An empty ring for rollouts of these shapes.

@@ -81,7 +81,7 @@ class Run:
     tracker: Any
 
     def __post_init__(self):
-        _at_least(self, 0, "seed")
+        types.check_seed(self.seed)
         _at_least(self, 1, "budget", "log_every")
         if self.optimizer is not None:
             _check_told(self.learner, self.optimizer)

@@ -66,6 +66,7 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         _attach(source, learner)
         _prepare(run.evaluators, learner)
         _check_metric(run)
+        _check_steps(run)
         _check_folder(folder)
         with distributed.together():
             protocol = _protocol(run, folder)
@@ -83,6 +84,16 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
     if distributed.primary():
         print(f"{done} at {outcome.examples:,} {source.unit}; resume or evaluate it: {folder}")
     return outcome
+
+
+def _check_steps(run: build.Run) -> None:
+    """Learner steps are counted in 32 bits."""
+    most = (2**31 - 1) // run.source.dispatch * run.source.examples_per_step
+    if run.budget > most:
+        problem = (
+            f"={run.budget}: at most {most:,} {run.source.unit}, which are 2^31 learner steps; take larger batches"
+        )
+        raise build.ConfigError("budget", problem)
 
 
 def _check_folder(folder: Path) -> None:
