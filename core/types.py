@@ -23,7 +23,7 @@ View = Any  # a dict of pytrees, such as {"params": ...}
 
 
 def check_seed(seed: int, *, count: int = 1) -> None:
-    """Raises ValueError unless `seed` ... `seed + count - 1` lie in 0..2^32 - 1: a key is made from 32 bits of a seed."""
+    """Raises ValueError unless `seed` ... `seed + count - 1` lie in 0..2^32 - 1: a key is made from 32 bits."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed={seed}: must lie in 0..{2**32 - 1}")
     if count > 2**32:

@@ -83,9 +83,8 @@ def _track(run: runs.Trained, command: str, found: runs.Judgement) -> None:
         return
     folder = run.folder / "evaluations" / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
     settings = {"command": command, "protocol": dict(found.protocol), "run": run.config}
-    backend = dataclasses.replace(
-        backend, job_type="evaluate", name=f"{backend.name or run.folder.resolve().name}-evaluate"
-    )
+    name = f"{backend.name or run.folder.resolve().name}-evaluate"[-tracking.LONGEST["name"] :]
+    backend = dataclasses.replace(backend, job_type="evaluate", name=name)
     tracker = tracking.open(folder, unit=run.unit, config=settings, backend=backend)
     tracker.log(step=run.step, examples=run.examples, seconds=0.0, scalars={}, report=found.report)
     tracker.finish("finished")

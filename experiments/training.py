@@ -90,9 +90,7 @@ def _check_steps(run: build.Run) -> None:
     """Learner steps are counted in 32 bits."""
     most = (2**31 - 1) // run.source.dispatch * run.source.examples_per_step
     if run.budget > most:
-        problem = (
-            f"={run.budget}: at most {most:,} {run.source.unit}, which are 2^31 learner steps; take larger batches"
-        )
+        problem = f"={run.budget}: at most {most:,} {run.source.unit}, 2^31 learner steps; take larger batches"
         raise build.ConfigError("budget", problem)
 
 

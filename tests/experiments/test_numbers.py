@@ -68,7 +68,7 @@ def train(tmp_path: Path, *typed: str) -> None:
 @pytest.mark.parametrize(
     "typed, told",
     [
-        ("budget=1e14", r"^budget=100000000000000: at most 17,179,869,176 frames, which are 2\^31 learner steps"),
+        ("budget=1e14", r"^budget=100000000000000: at most 17,179,869,176 frames, 2\^31 learner steps"),
         ("learner.batch=1e12", r"^learner\.batch=1000000000000: more than replay\.capacity=256 ever holds"),
         ("learner.replay.capacity=1e12", r"^learner\.replay\.capacity=1000000000000: at most 2,147,483,647 transit"),
         ("learner.target.period=1e12", r"^learner\.target\.period=1000000000000: must be less than 2\^31"),
