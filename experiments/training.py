@@ -29,7 +29,10 @@ SHOWN = (
 def task(settings: config.Config, folder: Path) -> None:
     """One run in `folder`; ends the process with a status of its own if it was stopped."""
     logging.getLogger().setLevel(logging.WARNING)  # Orbax would tell every step of every save
-    distributed.start()
+    try:
+        distributed.start()
+    except ValueError as error:  # a variable of the environment
+        raise build.ConfigError("", str(error)) from error
     with stopping.Stop() as stop, _told(folder / FAILURE):
         outcome = train(settings, folder, stop=stop)
     if not outcome.finished:

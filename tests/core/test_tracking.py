@@ -305,7 +305,7 @@ def test_what_the_installed_wandb_refuses_is_refused(setting, field):
         try:
             given: dict[str, Any] = {setting: (text,) if field == "tags" else text}
             wandb.Settings(**given)
-        except (ValueError, wandb.errors.UsageError):
+        except (ValueError, wandb.UsageError):  # pyright: ignore[reportAttributeAccessIssue]
             with pytest.raises(ValueError, match=f"^{field}="):
                 _wandb(field, text)
         else:
