@@ -101,7 +101,8 @@ class DQN:
             )
 
     def warmup(self, spec: types.Rollout) -> int:
-        return -(-self.learning_starts // spec.action.size)
+        """`learning_starts`, and at least so long that the first update finds something to learn from."""
+        return max(-(-self.learning_starts // spec.action.size), self.replay.rollouts(spec) - 1)
 
     def init(self, key: jax.Array, spec: types.Rollout) -> DQNState:
         self.updates_per_step(spec)

@@ -175,6 +175,10 @@ class Replay:
             most = f"at most {2**31 - 1:,} transitions a shard"
             raise ValueError(f"capacity={self.capacity}: {most}; take more shards (source.shards)")
 
+    def rollouts(self, spec: types.Rollout) -> int:
+        """How many of these shapes an empty ring takes in until a transition with all its n steps can be drawn."""
+        return -(-(self.n_step + 1) // spec.action.shape[1])
+
     def init(self, spec: types.Rollout) -> ReplayState:
         """An empty ring for rollouts of these shapes.
 
