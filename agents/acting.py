@@ -47,8 +47,7 @@ class Actor:
     ):
         processes = jax.process_count()
         _check_sizes(envs, steps, shards, processes)
-        if seed < 0:
-            raise ValueError(f"seed={seed}: must be at least 0")
+        types.check_seed(seed)
         self._games = environments.make(envs // processes)
         self._layout = (shards // processes, steps, envs // shards)  # S, T, N of this process
         self._exploration = exploration

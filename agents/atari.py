@@ -94,7 +94,8 @@ class AtariEnvironments:
         return self._lives
 
     def reset(self, seed: int) -> np.ndarray:
-        observation, info = self._games.reset(seed=seed)
+        seeds = [environments.emulator_seed(seed + i) for i in range(self.count)]
+        observation, info = self._games.reset(seed=np.array(seeds))
         self._lives = info["lives"]
         self._steps[:] = 0
         self._over = np.zeros(self.count, bool)

@@ -35,6 +35,8 @@ class HardUpdate:
     def __post_init__(self):
         if self.period < 1:
             raise ValueError(f"period={self.period}: must be at least 1 update")
+        if self.period >= 2**31:
+            raise ValueError(f"period={self.period}: must be less than 2^31 updates, as far as they are counted")
 
     def __call__(self, target: types.Params, params: types.Params, updates: jax.Array) -> types.Params:
         return jax.lax.cond(updates % self.period == 0, lambda: params, lambda: target)
@@ -91,13 +93,16 @@ class DQN:
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least 0 environment steps")
         if self.batch % self.replay.shards:
             raise ValueError(f"batch={self.batch}: must be a multiple of replay.shards={self.replay.shards}")
+        if self.batch > self.replay.capacity:
+            raise ValueError(f"batch={self.batch}: more than replay.capacity={self.replay.capacity} ever holds")
         if self.learning_starts > self.replay.capacity:
             raise ValueError(
                 f"learning_starts={self.learning_starts}: more than replay.capacity={self.replay.capacity} ever holds"
             )
 
     def warmup(self, spec: types.Rollout) -> int:
-        return -(-self.learning_starts // spec.action.size)
+        """`learning_starts`, and at least so long that the first update finds something to learn from."""
+        return max(-(-self.learning_starts // spec.action.size), self.replay.rollouts(spec) - 1)
 
     def init(self, key: jax.Array, spec: types.Rollout) -> DQNState:
         self.updates_per_step(spec)

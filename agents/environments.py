@@ -76,6 +76,11 @@ def check_range(name: str, value: float, low: float, high: float, remedy: str) -
         raise ValueError(f"{name}={value}: must lie in {low}..{high}; {remedy}")
 
 
+def emulator_seed(seed: int) -> int:
+    """`seed` in the 31 bits of an emulator's: itself where it fits, else one that follows from all of its bits."""
+    return seed if seed < 2**31 else int(np.random.SeedSequence(seed).generate_state(1)[0]) % 2**31
+
+
 def check_actions(action: np.ndarray, count: int, actions: int) -> np.ndarray:
     """`action` as int32 [N], or ValueError: what lies outside is an agent's mistake, and hangs some emulators."""
     action = np.asarray(action, np.int32)

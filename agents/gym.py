@@ -7,12 +7,14 @@ state's number, is flattened by gymnasium's own wrapper.
 import dataclasses
 import difflib
 import functools
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import vector
+from gymnasium.envs import registration
 
 from agents import environments
 
@@ -29,10 +31,7 @@ class Gymnasium:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # keywords for gymnasium.make
 
     def __post_init__(self):
-        try:
-            gymnasium.spec(self.id)
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
-            raise ValueError(f"id={self.id}: no such environment; {_remedy(self.id)} ({error})") from error
+        _spec(self.id)
         if self.stack is not None:
             environments.check_range("stack", self.stack, 1, 64, "1 means no stack")
         if self.max_steps is not None:
@@ -54,9 +53,10 @@ class GymnasiumEnvironments:
             self._games = vector.SyncVectorEnv(
                 [functools.partial(_one, recipe)] * count, copy=False, autoreset_mode=vector.AutoresetMode.NEXT_STEP
             )
-        except gymnasium.error.Error as error:  # a package that this environment needs, say, and how to install it
+        # A package that this environment needs, say, and how to install it; or keywords in `options` that it lacks.
+        except (gymnasium.error.Error, ImportError, TypeError) as error:
             raise ValueError(f"id={recipe.id}: cannot be made here: {error}") from error
-        self._max_steps = self._games.envs[0].spec.max_episode_steps if self._games.envs[0].spec else None
+        self._spec = self._games.envs[0].spec or _spec(recipe.id)
         space = self._games.single_observation_space
         action = self._games.single_action_space
         if not isinstance(action, gymnasium.spaces.Discrete) or not space.shape:
@@ -92,8 +92,8 @@ class GymnasiumEnvironments:
     def protocol(self) -> dict[str, Any]:
         return {
             "environment": f"gymnasium {gymnasium.__version__}",
-            "id": self._recipe.id,
-            "max_steps": self._max_steps,
+            "id": self._spec.id,
+            "max_steps": self._spec.max_episode_steps,
             "options": dict(self._recipe.options),
         }
 
@@ -109,7 +109,7 @@ class GymnasiumEnvironments:
 
 def _one(recipe: Gymnasium) -> gymnasium.Env:
     limit = {} if recipe.max_steps is None else {"max_episode_steps": recipe.max_steps}
-    game = gymnasium.make(recipe.id, disable_env_checker=True, **limit, **recipe.options)
+    game = gymnasium.make(_spec(recipe.id), disable_env_checker=True, **limit, **recipe.options)
     if game.spec is None or game.spec.max_episode_steps is None:
         game = gymnasium.wrappers.TimeLimit(game, LONGEST)
     if isinstance(game.observation_space, gymnasium.spaces.Box):
@@ -117,6 +117,29 @@ def _one(recipe: Gymnasium) -> gymnasium.Env:
     return gymnasium.wrappers.FlattenObservation(game)
 
 
-def _remedy(name: str) -> str:
+def _spec(name: str) -> registration.EnvSpec:
+    """The registered environment that gymnasium calls `[package:][namespace/]Name[-v0]`; the newest without a version.
+
+    What is checked is what is made. Raises ValueError where the package cannot be imported or registers none such.
+    """
+    package, colon, bare = name.rpartition(":")
+    try:
+        if colon:
+            importlib.import_module(package)
+    except Exception as error:  # whatever a package raises while it is imported
+        raise ValueError(f"id={name}: importing {package!r} failed: {type(error).__name__}: {error}") from error
+    try:
+        namespace, base, version = registration.parse_env_id(bare)
+        if version is None:
+            version = registration.find_highest_version(namespace, base)
+        return gymnasium.spec(registration.get_env_id(namespace, base, version))
+    except gymnasium.error.Error as error:
+        raise ValueError(f"id={name}: no such environment; {_remedy(bare, package)} ({error})") from error
+
+
+def _remedy(name: str, package: str) -> str:
     near = difflib.get_close_matches(name, list(gymnasium.registry), n=1)
-    return f"did you mean {near[0]}?" if near else "as gymnasium names it, or package:Name-v0 to import its package"
+    if near:
+        return f"did you mean {package}{':' * bool(package)}{near[0]}?"
+    registers = f"the package {package} registers none of that name" if package else ""
+    return registers or "as gymnasium names it, or package:Name-v0 to import its package"

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ale_py import roms
 
-from agents import atari, evaluation
+from agents import atari, environments, evaluation
 from core import types
 
 HERTZ = 60  # emulated frames a second
@@ -88,7 +88,7 @@ class Screen:
     """One game in one emulator, seeded once and played once."""
 
     def __init__(self, recipe: atari.Atari, *, seed: int):
-        self._recipe = recipe
+        self._recipe, seed = recipe, environments.emulator_seed(seed)
         self._ale = ale_py.ALEInterface()
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale.setFloat("repeat_action_probability", recipe.sticky)

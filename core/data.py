@@ -199,8 +199,7 @@ def _check(processes: int, seed: int, **counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: must be at least 0")
+    types.check_seed(seed)
     batch = counts["batch"] or 1
     if batch % processes:
         below, above = batch // processes * processes, -(-batch // processes) * processes

@@ -25,8 +25,8 @@ HEARTBEAT = 60  # without a sign of life a process is given up, and the run with
 STALL = 600  # they wait for one that lives, wherever else that may be
 
 # What tells where the others are.
-_NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_NAMES += ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+_JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_NAMES = (*_JAX, "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
 
 
 class Elsewhere(RuntimeError):
@@ -38,7 +38,7 @@ def start(environ: Mapping[str, str] = os.environ) -> None:
 
     Under `srun` with several tasks Slurm says who they are. With any other launcher set JAX_COORDINATOR_ADDRESS (host
     and port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each. A process that does not meet the others, then
-    or later (`core.watchdog`), ends with `watchdog.EXIT_STATUS`. Raises ValueError for a limit that is none.
+    or later (`core.watchdog`), ends with `watchdog.EXIT_STATUS`. Raises ValueError for a variable that cannot be.
     """
     settings = _settings(environ)
     if settings is None or jax.distributed.is_initialized():
@@ -58,13 +58,12 @@ def start(environ: Mapping[str, str] = os.environ) -> None:
 
 
 @contextlib.contextmanager
-def joined(*, refusal: type[Exception]) -> Iterator[None]:
-    """`start`, and then a run in which no process is left waiting for one that has failed.
+def ending_together(*, refusal: type[Exception]) -> Iterator[None]:
+    """A run in which no process is left waiting for one that has failed.
 
     If all processes raise, each ends as it would alone. If some do, these end within seconds with status 1 and a
     traceback (2 and a line for a `refusal`), and the others with `watchdog.EXIT_STATUS`.
     """
-    start()
     try:
         yield
     except BaseException as error:
@@ -160,18 +159,49 @@ def _seconds(environ: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _settings(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` has to be told; None for a single process."""
-    if address := environ.get("JAX_COORDINATOR_ADDRESS"):
-        count, index = int(environ["JAX_NUM_PROCESSES"]), int(environ["JAX_PROCESS_ID"])
-        return {
-            "coordinator_address": address,
-            "num_processes": count,
-            "process_id": index,
-            "cluster_detection_method": "deactivate",
-        }
-    if "SLURM_STEP_NODELIST" not in environ or int(environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+    """What `jax.distributed.initialize` has to be told; None for a single process.
+
+    Raises ValueError where the environment tells half of it, or what are no numbers.
+    """
+    given = {name: environ[name] for name in _JAX if environ.get(name)}
+    if given:
+        return _launched(given)
+    if not environ.get("SLURM_STEP_NODELIST") or _number(environ, "SLURM_STEP_NUM_TASKS", least=1, default=1) == 1:
         return None
+    for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"):  # which JAX reads
+        if not environ.get(name):
+            raise ValueError(f"{name}: missing beside SLURM_STEP_NODELIST; start the processes with srun")
+        _number(environ, name, least=0)
     # JAX by itself takes the one GPU whose number is the task's, although a task alone on its node has all of them.
     visible = [device for device in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
     alone = environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0] == "1"
     return {"local_device_ids": list(range(len(visible)))} if visible and (alone or len(visible) == 1) else {}
+
+
+def _launched(given: Mapping[str, str]) -> dict[str, Any]:
+    """What another launcher than Slurm's has to say, checked."""
+    address, count, index = _JAX
+    if missing := [name for name in _JAX if name not in given]:
+        told = ", ".join(f"{name}={value}" for name, value in given.items())
+        remedy = f"set all three of {', '.join(_JAX)}, or none for one process"
+        raise ValueError(f"{missing[0]}: missing beside {told}; {remedy}")
+    _, colon, port = given[address].rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"{address}={given[address]}: must be the host and port of process 0, as in node1:1234")
+    processes = _number(given, count, least=1)
+    process = _number(given, index, least=0)
+    if process >= processes:
+        raise ValueError(f"{index}={process}: must be less than {count}={processes}, counted from 0")
+    return {
+        "coordinator_address": given[address],
+        "num_processes": processes,
+        "process_id": process,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _number(environ: Mapping[str, str], name: str, *, least: int, default: int | None = None) -> int:
+    value = environ.get(name) or str(default)
+    if not (value.isascii() and value.isdecimal()) or int(value) < least:
+        raise ValueError(f"{name}={value}: must be a whole number, at least {least}")
+    return int(value)

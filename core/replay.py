@@ -140,7 +140,7 @@ class Prioritized:
 
         priority, count = state["priority"].reshape(-1)[index], jnp.maximum(_count(state["priority"]), 1)
         probability = (1 - self.uniform) * priority / blocks[-1].sum() + self.uniform / count
-        beta = self.beta + (1 - self.beta) * jnp.minimum(updates / self.anneal, 1.0)
+        beta = self.beta + (1 - self.beta) * jnp.minimum(updates / float(self.anneal), 1.0)
         # What has no priority is drawn only where nothing has any, and is never learned from.
         return index, jnp.where(priority > 0, (count * probability) ** -beta, 0.0)
 
@@ -170,6 +170,13 @@ class Replay:
         for name in ("capacity", "shards", "n_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.capacity // self.shards >= 2**31:
+            most = f"at most {2**31 - 1:,} transitions a shard"
+            raise ValueError(f"capacity={self.capacity}: {most}; take more shards (source.shards)")
+
+    def rollouts(self, spec: types.Rollout) -> int:
+        """How many of these shapes an empty ring takes in until a transition with all its n steps can be drawn."""
+        return -(-(self.n_step + 1) // spec.action.shape[1])
 
     def init(self, spec: types.Rollout) -> ReplayState:
         """An empty ring for rollouts of these shapes.

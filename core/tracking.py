@@ -25,6 +25,10 @@ import psutil
 
 from core import provenance, record, types
 
+# What W&B's servers take, in characters; its client checks some of it, and tells it when the run goes already.
+LONGEST = {"project": 128, "entity": 128, "group": 128, "name": 128, "job_type": 64, "tags": 64}
+_FORBIDDEN = {"project": "/\\#?%:", "entity": "/"}
+
 Scalars = Mapping[str, Any]  # name -> anything that float() takes
 
 _BINS = 64  # of a histogram
@@ -77,9 +81,27 @@ class Wandb:
     def __post_init__(self):
         if self.mode not in ("offline", "online"):
             raise ValueError(f"mode={self.mode}: must be offline or online (tracker=none for no W&B)")
+        for name, longest in LONGEST.items():
+            value = getattr(self, name)
+            for text in value if name == "tags" else [value]:
+                _check_text(name, text, longest)
         for name in ("init_seconds", "finish_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be more than 0 seconds")
+
+
+def _check_text(name: str, text: str | None, longest: int) -> None:
+    if text is None:
+        return
+    shown = f"{name}={text if len(text) <= 40 else text[:30] + '...' + text[-7:]}"
+    if not text.strip():
+        raise ValueError(f"{shown}: is empty, which W&B refuses; leave it out")
+    if len(text) > longest:
+        each = "a tag has" if name == "tags" else "W&B takes"
+        raise ValueError(f"{shown}: {len(text)} characters; {each} at most {longest}")
+    if found := [character for character in _FORBIDDEN.get(name, "") if character in text]:
+        remedy = "; the team goes into tracker.entity" if "/" in found and name == "project" else ""
+        raise ValueError(f"{shown}: W&B allows none of {' '.join(_FORBIDDEN[name])} in it{remedy}")
 
 
 def open(
@@ -258,7 +280,7 @@ class _Mirror:
             reinit="create_new",
             dir=str(self._folder),
             config=dict(self._config),
-            name=chosen.name or self._folder.resolve().name,
+            name=chosen.name or self._folder.resolve().name[-LONGEST["name"] :],
             tags=list(chosen.tags),
             **{key: getattr(chosen, key) for key in ("project", "entity", "group", "job_type", "notes")},
             settings=wandb.Settings(

@@ -22,6 +22,16 @@ Batch = Any  # a pytree with a leading axis over `data`
 View = Any  # a dict of pytrees, such as {"params": ...}
 
 
+def check_seed(seed: int, *, count: int = 1) -> None:
+    """Raises ValueError unless `seed` ... `seed + count - 1` lie in 0..2^32 - 1: a key is made from 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed}: must lie in 0..{2**32 - 1}")
+    if count > 2**32:
+        raise ValueError(f"count={count}: must be at most {2**32}, for each takes a seed of its own")
+    if seed + count > 2**32:
+        raise ValueError(f"seed={seed}: must be at most {2**32 - count}, for {count:,} seeds from there on")
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:

@@ -70,6 +70,7 @@ class Run:
     init_from: str | None = None
     profile: bool = False
     tune: bool = True
+    follows: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of `resuming`: what a resume makes anew
     network: Any = None  # as the learner has it: here so that a mistake is told under the key it was typed with
     optimizer: Any = None  # likewise
     sampler: Any = None  # likewise
@@ -80,7 +81,7 @@ class Run:
     tracker: Any
 
     def __post_init__(self):
-        _at_least(self, 0, "seed")
+        types.check_seed(self.seed)
         _at_least(self, 1, "budget", "log_every")
         if self.optimizer is not None:
             _check_told(self.learner, self.optimizer)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from agents import atari, evaluation, screen
-from core import platform, progress
+from core import platform, progress, types
 from experiments import build, config, playing, runs
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as the emulator's own grey
@@ -49,9 +49,10 @@ class Wanted:
     tune: bool = True
 
     def __post_init__(self):
-        for name, least in (("frames", 1), ("every", 1), ("envs", 1), ("seed", 0)):
+        for name, least in (("frames", 1), ("every", 1), ("envs", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
+        types.check_seed(self.seed)
         if min(self.shape) < 1 or len(self.shape) != 2:
             raise ValueError(f"size={self.size}: must be a side, or (height, width), of at least 1")
         if not self.out.endswith(".npz"):

@@ -6,11 +6,13 @@ an exception inside the task keeps its traceback (with HYDRA_FULL_ERROR=1 a mist
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from experiments import build, mistakes, resuming
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 EXIT_MISTAKE = 2
+EXIT_FAILED = 1  # of a sweep of which a job failed in its run
 FILE = "config.yaml"  # in a run's folder
 
 Config = dict[str, Any]  # plain: dicts, lists, text, numbers; nothing left to interpolate
@@ -33,12 +36,16 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
     """Runs `task(config, folder)` as the command line asks: once, or once a job with `-m`.
 
     Exits with status 2 on a mistake in the command line or the config (a `build.ConfigError` from `task` is one).
-    What `task` returns goes to Hydra's sweeper; to end the process with a status of its own it calls `sys.exit`.
+    A sweep goes on after a job that failed; at its end all that did are told, and it exits with status 1, or with 2
+    where all of them were mistakes. What `task` returns goes to Hydra's sweeper; to end the process with a status of
+    its own it calls `sys.exit`.
     """
+    failures: list[Failure] = []
     with _raising() as told_in_full:
         try:
             sys.argv[1:] = resuming.arguments(sys.argv[1:])
-            hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(_job(task))()
+            with _summed_up(failures, raising=told_in_full):
+                hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(_job(task, failures))()
         except (errors.CompactHydraException, build.ConfigError) as error:
             if told_in_full:
                 raise
@@ -47,6 +54,23 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
                 told = mistakes.explain(error, resuming.overrides(sys.argv[1:]), conf=CONF, name=name)
             sys.stderr.write(f"{told}\n")
             sys.exit(EXIT_MISTAKE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A job of a sweep that failed."""
+
+    number: int
+    overrides: str  # in which the jobs differ
+    folder: Path
+    mistake: bool  # in the config; else something happened in the run
+    reason: str
+
+
+def reason(error: BaseException) -> str:
+    """In a line."""
+    told = str(error).partition("\n")[0]
+    return told if isinstance(error, build.ConfigError) else f"{type(error).__name__}: {told}"
 
 
 def compose(*overrides: str, name: str = "train") -> Config:
@@ -59,11 +83,15 @@ def compose(*overrides: str, name: str = "train") -> Config:
 
 
 def resolved(config: DictConfig) -> Config:
-    """Plain data, shrunk where `+debug=` says so, with every interpolation resolved. Raises build.ConfigError."""
+    """Plain data, shrunk where `+debug=` says so, with every interpolation resolved. Raises build.ConfigError.
+
+    `follows` of a run says how its numbers are made that a resume makes anew (`resuming.follows`).
+    """
     try:
         if "debug" in config:
             config = _shrunk(config)
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # pyright: ignore[reportReturnType]
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return plain | ({"follows": resuming.follows(config)} if "budget" in config else {})
     except omegaconf_errors.OmegaConfBaseException as error:
         missing = isinstance(error, omegaconf_errors.MissingMandatoryValue)
         problem = "missing; give it a value" if missing else str(error.msg or error).splitlines()[0]
@@ -91,18 +119,22 @@ def _shrunk(config: DictConfig) -> DictConfig:
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
     """Writes `config.yaml`, atomically, with the commands so far above it and the `protocol` below.
 
-    Raises:
-      build.ConfigError: the folder holds a run already, and `config` does not resume it.
+    Raises: as `refuse_taken`.
     """
+    refuse_taken(folder, config)
     path = folder / FILE
-    if path.exists() and not config.get("resume"):
-        remedy = f"resume={folder} goes on with it, hydra.run.dir=<folder> starts elsewhere"
-        raise build.ConfigError("hydra.run.dir", f"={folder}: holds a run already; {remedy}")
     content = {**config, "resume": None} | ({"protocol": dict(protocol)} if protocol else {})
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(_commands(path) + OmegaConf.to_yaml(OmegaConf.create(content)))
     part.replace(path)
+
+
+def refuse_taken(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises build.ConfigError where the folder holds a run already that `config` does not resume."""
+    if (folder / FILE).exists() and not config.get("resume"):
+        remedy = f"resume={folder} goes on with it, hydra.run.dir=<folder> starts elsewhere"
+        raise build.ConfigError("hydra.run.dir", f"={folder}: holds a run already; {remedy}")
 
 
 def load(folder: str | Path) -> Config:
@@ -116,29 +148,67 @@ def protocol(folder: str | Path) -> dict[str, Any]:
     return content.get("protocol", {})
 
 
-def _job(task: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
+def _job(task: Callable[[Config, Path], Any], failures: list[Failure]) -> Callable[[DictConfig], Any]:
     @functools.wraps(task)
     def job(config: DictConfig) -> Any:
         settings = hydra_config.HydraConfig.get()
-        folder = Path(settings.runtime.output_dir)
-        if settings.mode is not types.RunMode.RUN:
-            print(f"job {settings.job.num}: {' '.join(settings.overrides.task)} in {folder}", flush=True)
+        folder, sweep = Path(settings.runtime.output_dir), settings.mode is not types.RunMode.RUN
+        typed = list(settings.overrides.task)
+        if sweep:
+            print(f"job {settings.job.num}: {' '.join(typed)} in {folder}", flush=True)
         try:
             plain = resolved(config)
             if plain.get("resume"):
-                plain = resuming.merged(plain, list(settings.overrides.task))
+                plain = resuming.merged(plain, typed)
             with typed_keys(config):
                 return task(plain, folder)
-        except build.ConfigError as error:
-            if folder != Path.cwd():
+        except Exception as error:
+            mistake = isinstance(error, build.ConfigError)
+            if mistake and folder != Path.cwd():
                 with contextlib.suppress(OSError):
                     folder.rmdir()  # Hydra made it; only an empty one goes
-            if settings.mode is not types.RunMode.RUN:
+            if sweep:
+                number, told = settings.job.num, reason(error)
+                own = " ".join(line for line in typed if not {line, line.removesuffix("=null")} & {*sys.argv})
+                failures.append(Failure(number=number, overrides=own, folder=folder, mistake=mistake, reason=told))
+                sys.stderr.write(f"job {number} failed: {told if mistake else traceback.format_exc()}\n")
+                _forget(error)
+            if sweep or not mistake:
                 raise  # the other jobs of the sweep go on
             sys.stderr.write(f"{error}\n")
             sys.exit(EXIT_MISTAKE)
 
     return job
+
+
+def _forget(error: BaseException | None) -> None:
+    """Frees what the frames of an error hold, arrays on a device say: Hydra keeps the error to the sweep's end."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+@contextlib.contextmanager
+def _summed_up(failures: Sequence[Failure], *, raising: bool) -> Iterator[None]:
+    """Tells at the end of a sweep, however it comes, which of its jobs failed."""
+    try:
+        yield
+    except Exception:
+        if not failures or raising:
+            raise
+    finally:
+        if failures:
+            widths = [max(len(text) for text in column) for column in zip(*map(_columns, failures), strict=True)]
+            rows = (zip(_columns(each), widths, strict=True) for each in failures)
+            lines = ["  ".join(text.ljust(width) for text, width in row).rstrip() for row in rows]
+            sys.stderr.write("\n".join(["", f"of this sweep {len(failures)} failed:", *lines, ""]))
+    if failures:
+        sys.exit(EXIT_MISTAKE if all(each.mistake for each in failures) else EXIT_FAILED)
+
+
+def _columns(failure: Failure) -> tuple[str, str, str, str]:
+    folder = str(failure.folder) if failure.folder.exists() else "no folder"
+    return f"job {failure.number}", failure.overrides, folder, failure.reason
 
 
 @contextlib.contextmanager

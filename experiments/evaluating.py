@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from core import platform, tracking
+from core import platform, tracking, types
 from experiments import build, config, playing, runs, viewing
 
 FILE = "evaluation.json"  # in a run's folder
@@ -23,8 +23,7 @@ class Wanted:
     tune: bool = True
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must be at least 0")
+        types.check_seed(self.seed)
 
 
 def task(settings: config.Config, _: Path) -> None:
@@ -39,11 +38,21 @@ def task(settings: config.Config, _: Path) -> None:
     for key in own.keys() - names:
         value = "" if isinstance(own[key], Mapping) else f"={own[key]}"
         raise build.ConfigError(key, f"{value}: no setting of this kind of model; {build.nearest(key, names)}")
-    found = family.judge(run, build.objects(own | {"_target_": f"{family.__name__}.Wanted"}), seed=wanted.seed)
+    judged: Any = build.objects(own | {"_target_": f"{family.__name__}.Wanted"})
+    _check_seeds(wanted.seed, judged.seeds)
+    found = family.judge(run, judged, seed=wanted.seed)
     print(f"{run.folder} after {run.examples:,} {run.unit} ({wanted.which} checkpoint), on {platform.cpu()}")
     print(found.text)
     print(f"written: {save(run, config.command(), found.content)}")
     _track(run, config.command(), found)
+
+
+def _check_seeds(seed: int, count: int) -> None:
+    try:
+        types.check_seed(seed, count=count)
+    except ValueError as error:
+        key, _, problem = str(error).partition("=")
+        raise build.ConfigError(key, f"={problem}") from error
 
 
 def save(run: runs.Trained, command: str, content: Mapping[str, Any]) -> Path:
@@ -74,9 +83,8 @@ def _track(run: runs.Trained, command: str, found: runs.Judgement) -> None:
         return
     folder = run.folder / "evaluations" / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
     settings = {"command": command, "protocol": dict(found.protocol), "run": run.config}
-    backend = dataclasses.replace(
-        backend, job_type="evaluate", name=f"{backend.name or run.folder.resolve().name}-evaluate"
-    )
+    name = f"{backend.name or run.folder.resolve().name}-evaluate"[-tracking.LONGEST["name"] :]
+    backend = dataclasses.replace(backend, job_type="evaluate", name=name)
     tracker = tracking.open(folder, unit=run.unit, config=settings, backend=backend)
     tracker.log(step=run.step, examples=run.examples, seconds=0.0, scalars={}, report=found.report)
     tracker.finish("finished")

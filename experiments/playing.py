@@ -17,6 +17,7 @@ class Wanted:
     envs: int | None = None
     random: bool = False  # judges random play on the same games, too
     video: bool = False
+    seeds = 1  # from the evaluation's own on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,19 @@
-"""`resume=<run folder>`: that run's own config, of which only the settings named here may change."""
+"""`resume=<run folder>`: that run's own config, of which only the settings named here may change.
 
+Numbers that were made from these (`images: ${budget}`) are made anew from what they are then: a run's config says in
+`follows` how each of them is made.
+"""
+
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser  # what hydra.main itself reads the command line with
 from hydra.core.override_parser import overrides_parser
 from hydra.core.override_parser import types as override_types
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from experiments import build
 
@@ -16,6 +21,8 @@ _MAY_CHANGE = re.compile(
     r"budget|log_every|checkpoint\.\w+|evaluators\.\w+\.every|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
 )
 _NAMED = "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh and hydra/launcher"
+_FOLLOWED = re.compile(r"budget|log_every|checkpoint\.every|evaluators\.\w+\.every")
+_Key = tuple[str | int, ...]
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
@@ -48,7 +55,10 @@ def arguments(typed: Sequence[str]) -> list[str]:
 
 
 def merged(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """The resumed run's config with those settings of `config` that `changes`, Hydra's overrides, name."""
+    """The resumed run's config with those settings of `config` that `changes`, Hydra's overrides, name.
+
+    What follows one of them is made anew, unless it is named itself: then it follows no more.
+    """
     saved = load(config["resume"])
     for override in _parse(changes):
         *outer, last = override.key_or_group.split(".")
@@ -60,7 +70,51 @@ def merged(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         if last not in old:
             raise build.ConfigError(override.key_or_group, f": no such key; {build.nearest(last, old)}")
         old[last] = new[last]
-    return saved
+    if not saved.get("follows"):
+        return saved
+    saved["follows"] = {key: made for key, made in saved["follows"].items() if key not in keys(changes)}
+    follows = {_split(key): made for key, made in saved["follows"].items()}
+    return _resolved(saved, follows) | {"follows": saved["follows"]}
+
+
+def follows(config: DictConfig) -> dict[str, str]:
+    """{"optimizer.schedule.images": "${budget}"}: the numbers of `config` made from what a resumed run may change."""
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    written = dict(_leaves(raw, raw))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    now = dict(_leaves(plain, plain))
+    moved = copy.deepcopy(raw)
+    for key, value in written.items():
+        if _FOLLOWED.fullmatch(_joined(key)) and isinstance(value, int | float):
+            _set(moved, key, 3 * value + 1)
+    then: Any = OmegaConf.to_container(OmegaConf.create(moved), resolve=True)
+    found = {
+        key: written[key]
+        for key, value in _leaves(then, then)
+        if isinstance(value, int | float) and isinstance(written.get(key), str) and value != now.get(key)
+    }
+    # A reference relative to where it was written may mean something else where the value is used.
+    again = dict(_leaves(remade := _resolved(plain, found), remade))
+    return {_joined(key): made for key, made in found.items() if again[key] == now[key]}
+
+
+def told(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """A line on what follows the changes of a resumed run's config, or may have to."""
+    old, new = (dict(_leaves(config, config)) for config in (before, after))
+    if "follows" in before:
+        moved = [key for key in map(_split, after["follows"]) if old[key] != new[key]]
+        shown = ", ".join(f"{_joined(key)} {old[key]:,} -> {new[key]:,}" for key in _shortest(moved))
+        return f"made anew from what has changed: {shown}" if moved else None
+    if before["budget"] == after["budget"]:
+        return None
+    same = [key for key, value in new.items() if value == before["budget"] and type(value) in (int, float)]
+    shown = ", ".join(map(_joined, _shortest(same)))
+    if not same:
+        return None
+    return (
+        f"budget={after['budget']:,} (was {before['budget']:,}): this run is of a version that did not note what was "
+        f"made from it; {shown} stay at the old one; if they were, write the new one there in config.yaml, resume again"
+    )
 
 
 def load(folder: str | Path) -> dict[str, Any]:
@@ -83,6 +137,56 @@ def _renamed(config: dict[str, Any]) -> dict[str, Any]:
         learner["network"].setdefault("compute", learner["compute"])
         del learner["compute"]
     return config
+
+
+def _leaves(node: Any, root: Any, key: _Key = ()) -> Iterator[tuple[_Key, Any]]:
+    """Every value below `node` that is no list or mapping, also behind a reference to a whole node (`${optimizer}`)."""
+    whole = re.fullmatch(r"\$\{(\w[\w.]*)\}", node) if isinstance(node, str) else None
+    target = _get(root, _split(whole[1])) if whole else None
+    node = target if isinstance(target, dict | list) else node
+    if not isinstance(node, dict | list):
+        yield key, node
+        return
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(name, int) or (isinstance(name, str) and "." not in name and not name.isdecimal()):
+            yield from _leaves(value, root, (*key, name))
+
+
+def _resolved(plain: Mapping[str, Any], made: Mapping[_Key, str]) -> dict[str, Any]:
+    """A copy of `plain` with these values made by their expressions."""
+    changed = copy.deepcopy(dict(plain))
+    for key, expression in made.items():
+        _set(changed, key, expression)
+    changed.pop("follows", None)
+    return OmegaConf.to_container(OmegaConf.create(changed), resolve=True)  # pyright: ignore[reportReturnType]
+
+
+def _shortest(found: Sequence[_Key]) -> list[_Key]:
+    """Without those that hold another one's value in a second place: `learner.optimizer.x` beside `optimizer.x`."""
+    return [key for key in found if not any(key[start:] in found for start in range(1, len(key)))]
+
+
+def _joined(key: _Key) -> str:
+    return ".".join(map(str, key))
+
+
+def _split(key: str) -> _Key:
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+
+
+def _get(node: Any, key: _Key) -> Any:
+    for name in key:
+        try:
+            node = node[name]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return node
+
+
+def _set(node: Any, key: _Key, value: Any) -> None:
+    for name in key[:-1]:
+        node = node[name]
+    node[key[-1]] = value
 
 
 def keys(lines: Sequence[str]) -> set[str]:

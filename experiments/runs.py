@@ -117,6 +117,7 @@ def load(folder: str | Path, which: Literal["latest", "best"] = "latest") -> Tra
       build.ConfigError: there is no run here, or it has no such checkpoint.
     """
     settings, protocol = config.load(folder), config.protocol(folder)
+    settings["tracker"] = _tracker(settings["tracker"])
     objects = build.run(settings, source=data.Shape.from_protocol(protocol) if "image" in protocol else None)
     source, learner = objects.source, objects.learner
     if is_agent(learner):
@@ -136,6 +137,16 @@ def load(folder: str | Path, which: Literal["latest", "best"] = "latest") -> Tra
         examples=loaded.step * source.examples_per_step,
         checkpoint=loaded.path,
     )
+
+
+def _tracker(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The run's own, or none where that is one of before its limits were checked."""
+    try:
+        build.objects(node, "tracker")
+    except build.ConfigError as error:
+        print(f"{error}: so what follows is not tracked")
+        return {"_target_": "core.tracking.Nothing"}
+    return node
 
 
 def _weights(state: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import media, platform, progress
+from core import media, platform, progress, types
 from experiments import build, config, runs
 
 
@@ -32,11 +32,10 @@ class Wanted:
     tune: bool = True
 
     def __post_init__(self):
-        for name, least in (("count", 1), ("batch", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
-        if self.seed + self.count > 2**32:
-            raise ValueError(f"seed={self.seed}: must be at most {2**32 - self.count}, for {self.count} images")
+        for name in ("count", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        types.check_seed(self.seed, count=self.count)
         if not self.out.endswith(".npz"):
             raise ValueError(f"out={self.out}: must end with .npz")
         if not Path(self.out).absolute().parent.is_dir():

@@ -4,12 +4,15 @@ import contextlib
 import io
 import logging
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from core import checkpoint, distributed, loop, platform, profiling, progress, stopping, tracking, types
-from experiments import build, config
+from experiments import build, config, resuming
+
+FAILURE = "error.txt"  # in a run's folder: why it ended badly, until it goes on
 
 # Beside the progress bar, as far as a run has them.
 SHOWN = (
@@ -26,14 +29,38 @@ SHOWN = (
 def task(settings: config.Config, folder: Path) -> None:
     """One run in `folder`; ends the process with a status of its own if it was stopped."""
     logging.getLogger().setLevel(logging.WARNING)  # Orbax would tell every step of every save
-    with distributed.joined(refusal=build.ConfigError), stopping.Stop() as stop:
+    try:
+        distributed.start()
+    except ValueError as error:  # a variable of the environment
+        raise build.ConfigError("", str(error)) from error
+    together = distributed.ending_together(refusal=build.ConfigError)
+    with together, stopping.Stop() as stop, _told(folder / FAILURE):
         outcome = train(settings, folder, stop=stop)
     if not outcome.finished:
         sys.exit(stop.exit_status)
 
 
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What ends the run badly is written to `path`, but for a refused start, which changes nothing."""
+    try:
+        yield
+    except build.ConfigError:
+        raise
+    except Exception as error:
+        if not isinstance(error, distributed.Elsewhere):
+            with contextlib.suppress(OSError):  # a full disk, say, which may be what ended it
+                path.write_text(f"{config.reason(error)}\n\n{traceback.format_exc()}")
+        raise
+
+
 def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop.Outcome:
-    """Builds everything that `settings` describe and runs the loop; what it makes lies in `folder`."""
+    """Builds everything that `settings` describe and runs the loop; what it makes lies in `folder`.
+
+    A refused start leaves the folder as it was. A run has its config.yaml before anything else that it writes, so that
+    one which is killed in between begins anew, or goes on.
+    """
+    config.refuse_taken(folder, settings)
     if settings["init_from"] and not settings["resume"]:
         config.load(settings["init_from"])  # refused before anything is built where it is no run
     run = build.run(settings)
@@ -43,19 +70,17 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         _attach(source, learner)
         _prepare(run.evaluators, learner)
         _check_metric(run)
+        _check_steps(run)
         _check_folder(folder)
         with distributed.together():
+            protocol = _protocol(run, folder)
+        checkpoints, start = _begin(run, folder / "checkpoints")
+        if run.resume and distributed.primary() and (line := resuming.told(config.load(folder), settings)):
+            print(line, flush=True)
+        with distributed.together():
             if distributed.primary():
-                config.save(folder, settings, protocol=_protocol(run, folder))
-        checkpoints = checkpoint.Checkpoints(
-            folder / "checkpoints",
-            keep=run.checkpoint.keep,
-            replay=run.checkpoint.replay,
-            metric=run.checkpoint.metric,
-            better=run.checkpoint.better,
-            log=print if distributed.primary() else lambda line: None,
-        )
-        start = _begin(run, checkpoints, folder)
+                config.save(folder, settings, protocol=protocol)
+                (folder / FAILURE).unlink(missing_ok=True)  # of an attempt before
         outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
     finally:
         source.close()
@@ -63,6 +88,14 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
     if distributed.primary():
         print(f"{done} at {outcome.examples:,} {source.unit}; resume or evaluate it: {folder}")
     return outcome
+
+
+def _check_steps(run: build.Run) -> None:
+    """Learner steps are counted in 32 bits."""
+    most = (2**31 - 1) // run.source.dispatch * run.source.examples_per_step
+    if run.budget > most:
+        problem = f"={run.budget}: at most {most:,} {run.source.unit}, 2^31 learner steps; take larger batches"
+        raise build.ConfigError("budget", problem)
 
 
 def _check_folder(folder: Path) -> None:
@@ -88,10 +121,19 @@ def _prepare(evaluators: Mapping[str, types.Evaluator], learner: Any) -> None:
             raise build.ConfigError(f"evaluators.{name}", f": {error}") from error
 
 
-def _begin(run: build.Run, checkpoints: checkpoint.Checkpoints, folder: Path) -> loop.Start:
-    """The run about to go on; where it cannot be, ConfigError, and a folder that holds no run."""
+def _begin(run: build.Run, folder: Path) -> tuple[checkpoint.Checkpoints, loop.Start]:
+    """The run about to go on, with its checkpoints in `folder`. Raises ConfigError where it cannot be."""
+    fresh = not folder.exists()
+    checkpoints = checkpoint.Checkpoints(
+        folder,
+        keep=run.checkpoint.keep,
+        replay=run.checkpoint.replay,
+        metric=run.checkpoint.metric,
+        better=run.checkpoint.better,
+        log=print if distributed.primary() else lambda line: None,
+    )
     try:
-        return loop.begin(
+        return checkpoints, loop.begin(
             learner=run.learner,
             source=run.source,
             placement=run.mesh,
@@ -100,11 +142,10 @@ def _begin(run: build.Run, checkpoints: checkpoint.Checkpoints, folder: Path) ->
             weights=None if run.init_from is None else _weights(Path(run.init_from)),
         )
     except (loop.Refused, checkpoint.CheckpointError) as error:
-        if not run.resume and distributed.primary():
-            (folder / config.FILE).unlink()  # the next try may lie here
+        if fresh and distributed.primary():
             with contextlib.suppress(OSError):  # only empty ones go
-                (checkpoints.folder / "best").rmdir()
-                checkpoints.folder.rmdir()
+                (folder / "best").rmdir()
+                folder.rmdir()
         raise build.ConfigError("", str(error)) from error
 
 

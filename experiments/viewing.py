@@ -30,6 +30,11 @@ class Wanted:
     features: str | None = None  # a classifier's run or published file; None: as in the run's own evaluations
     batch: int = 250
 
+    @property
+    def seeds(self) -> int:
+        """How many, from the evaluation's own on: one an image."""
+        return self.count
+
     def __post_init__(self):
         for name, least in (("count", 4), ("images", 0), ("batch", 1), ("samples", 1), ("ode_steps", 1)):
             value = getattr(self, name)

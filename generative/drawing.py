@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import distributed, mesh
+from core import distributed, mesh, types
 from generative import calls
 
 
@@ -43,8 +43,8 @@ def draw(
         raise ValueError(f"batch={batch}: must be at least 1")
     if not count:
         raise ValueError("0 seeds: nothing to draw")
-    if np.min(seeds) < 0 or np.max(seeds) >= 2**32:
-        raise ValueError(f"seed={np.max(seeds)}: must be a whole number from 0 to 2^32 - 1")
+    for seed in (np.min(seeds), np.max(seeds)):
+        types.check_seed(int(seed))
     _check_labels(learner, label, count, most=classes(learner) - (known is None))
     mine = distributed.share(count)
     given, wanted, count = (np.asarray(seeds, np.uint32), label, known), count, len(mine)

@@ -35,6 +35,7 @@ class Samples:
 
     def __post_init__(self):
         _at_least_1(self, "every", "count", "batch")
+        types.check_seed(self.seed, count=self.count)
 
     def prepare(self, learner: Any) -> None:
         _require(learner, "sample", "samples")
@@ -71,6 +72,7 @@ class HeldOut:
 
     def __post_init__(self):
         _at_least_1(self, "every", "batch", *(["images"] if self.images is not None else []))
+        types.check_seed(self.seed)
 
     def prepare(self, learner: Any) -> None:
         _require(learner, "judge", "held_out")
@@ -134,6 +136,7 @@ class Quality:
 
     def __post_init__(self):
         _at_least_1(self, "every", "neighbours", "batch")
+        types.check_seed(self.seed, count=self.count)
         if self.count < max(4, self.neighbours + 1):
             raise ValueError(f"count={self.count}: must be at least {max(4, self.neighbours + 1)}; 2000 is usual")
         if self.block < 2:

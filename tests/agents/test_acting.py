@@ -283,7 +283,7 @@ def test_a_game_that_never_returns_does_not_hold_up_the_end(monkeypatch):
     [
         ({"envs": 7}, r"envs=7: not a multiple of 2 shards; try envs=8"),
         ({"steps": 0}, r"steps=0: must be at least 1"),
-        ({"seed": -1}, r"seed=-1: must be at least 0"),
+        ({"seed": -1}, r"seed=-1: must lie in 0"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):

@@ -175,6 +175,46 @@ def test_warmup_only_takes_data_in():
     jax.tree.map(np.testing.assert_array_equal, state.params, fresh.params)
 
 
+@pytest.mark.parametrize("sampler", [replay.Uniform(), replay.Prioritized()])
+def test_the_first_update_waits_for_whole_windows_and_no_longer(sampler: replay.Sampler):
+    """However few steps `learning_starts` asks for: every weight is 0 a rollout before the first update, none at it."""
+    for n_step, steps, stack in [(1, 1, 1), (3, 4, 4), (4, 4, 1), (10, 4, 4), (10, 1, 4)]:
+        ring = replay.Replay(capacity=512, n_step=n_step, sampler=sampler)
+        agent = learner(linear_table(4, 2), replay=ring, learning_starts=1, update_every=1)
+        shape = (1, steps, 3)
+        flags = {name: np.zeros(shape, bool) for name in ("terminal", "truncated", "first")}
+        rollout = types.Rollout(
+            observation=np.ones((*shape, 4), np.float32),
+            action=np.zeros(shape, np.int32),
+            reward=np.ones(shape, np.float32),
+            **flags,
+            valid=np.ones(shape, bool),
+            context=np.zeros((1, stack - 1, 3, 4), np.float32),
+            tail=np.ones((1, 3, 4), np.float32),
+            extras=(),
+        )
+        opening = dataclasses.replace(rollout, first=np.arange(steps)[None, :, None] + flags["first"] == 0)
+        draw = jax.jit(functools.partial(ring.sample, batch=8, discount=0.9))
+        add, state, empty = jax.jit(ring.add), ring.init(rollout), []
+        for index in range(agent.warmup(rollout) + 1):
+            state = add(state, rollout if index else opening)
+            weight = draw(state, jax.random.key(index)).weight
+            empty.append(float(jnp.mean(weight == 0)))
+        assert empty[-1] == 0 and (agent.warmup(rollout) <= 1 or empty[:-1] == [1.0] * (len(empty) - 1))
+
+
+def test_the_first_update_after_a_long_window_changes_the_weights():
+    mdp = toys.Tabular()
+    ring = replay.Replay(capacity=512, n_step=10)
+    agent = learner(linear_table(mdp.frame[0], mdp.actions), replay=ring, learning_starts=1, update_every=32)
+    kernels, updates = [], []
+    look = lambda state: (kernels.append(kernel(state.params)), updates.append(int(state.updates)))
+    _, actor = play(agent, mdp, batches=3, look=look)
+    actor.close()
+    assert updates == [0, 1, 2]  # rollouts of 8 steps: the first holds no window of 10
+    assert np.abs(kernels[1] - kernels[0]).max() > 1e-3
+
+
 def test_a_hard_target_is_copied_every_period_and_never_between():
     mdp = toys.Tabular()
     agent = learner(linear_table(mdp.frame[0], mdp.actions), target=dqn.HardUpdate(period=24))

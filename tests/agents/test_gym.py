@@ -125,7 +125,11 @@ def test_arrays_are_never_written_to_again():
     "options, message",
     [
         ({"id": "CartPol-v1"}, r"^id=CartPol-v1: no such environment; did you mean CartPole-v1\?"),
-        ({"id": "no_such_package:Name-v0"}, r"no such environment"),
+        ({"id": "no_such_package:Name-v0"}, r"^id=no_such_package:Name-v0: importing 'no_such_package' failed: Module"),
+        ({"id": ":Name-v0"}, r"^id=:Name-v0: importing '' failed"),
+        ({"id": "ale_py:ALE/Pung-v5"}, r"^id=ale_py:ALE/Pung-v5: no such environment; did you mean ale_py:ALE/Pong-v5"),
+        ({"id": "CartPole-v9"}, r"^id=CartPole-v9: no such environment; did you mean CartPole-v1\?"),
+        ({"id": "a name"}, r"^id=a name: no such environment; as gymnasium names it"),
         ({"stack": 0}, r"^stack=0: must lie in 1\.\.64"),
         ({"max_steps": 0}, r"^max_steps=0"),
     ],
@@ -133,6 +137,19 @@ def test_arrays_are_never_written_to_again():
 def test_what_cannot_be_is_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         gym.Gymnasium(**options)
+
+
+def test_whatever_gymnasium_makes_is_made_under_the_name_that_it_has():
+    pairs = {"CartPole": "CartPole-v1", "jaxcade/Picture": "jaxcade/Picture-v0", "ale_py:ALE/Pong": "ALE/Pong-v5"}
+    for name, known in pairs.items():
+        games = gym.Gymnasium(id=name).make(1)
+        assert games.protocol()["id"] == known
+        games.close()
+
+
+def test_options_that_an_environment_has_not_are_told():
+    with pytest.raises(ValueError, match=r"^id=CartPole-v1: cannot be made here: .*unexpected keyword argument 'wind'"):
+        gym.Gymnasium(options={"wind": 1}).make(1)
 
 
 def test_a_package_that_an_environment_lacks_is_named():

@@ -73,5 +73,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with distributed.joined(refusal=checkpoint.CheckpointError):
+    distributed.start()
+    with distributed.ending_together(refusal=checkpoint.CheckpointError):
         main()

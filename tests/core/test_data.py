@@ -214,7 +214,7 @@ def test_another_runs_protocol_is_no_shape():
         ({"batch": 0}, "batch=0: must be at least 1"),
         ({"batches": 0}, "batches=0: must be at least 1"),
         ({"dispatch": 0}, "dispatch=0: must be at least 1"),
-        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"seed": -1}, "seed=-1: must lie in 0"),
         ({"batch": 11}, "batch=11: more than the 10 images to train on; take at most 10"),
     ],
 )

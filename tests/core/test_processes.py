@@ -53,7 +53,8 @@ from core import distributed
 
 class Refusal(Exception): ...
 
-with distributed.joined(refusal=Refusal):
+distributed.start()
+with distributed.ending_together(refusal=Refusal):
     {lines}
 """
 
@@ -261,6 +262,7 @@ def test_a_process_says_where_it_looks_for_the_first_one():
 
 def test_what_slurm_says_is_understood():
     step = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+    step |= {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
     four = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
     settings = distributed._settings
     assert settings({}) is settings({"SLURM_JOB_ID": "7"}) is settings(step | {"SLURM_STEP_NUM_TASKS": "1"}) is None
@@ -269,3 +271,44 @@ def test_what_slurm_says_is_understood():
     assert settings(step | four | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)"}) == {}  # JAX takes one by the task's number
     bound = {"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "3"}
     assert settings(step | bound) == {"local_device_ids": [0]}  # Slurm shows it the one
+
+
+WHOLE = {"JAX_COORDINATOR_ADDRESS": "node1:1234", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+SLURM = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}
+
+
+@pytest.mark.parametrize(
+    "environ, told",
+    [
+        (
+            {"JAX_COORDINATOR_ADDRESS": "node1:1234"},
+            r"^JAX_NUM_PROCESSES: missing beside JAX_COORDINATOR_ADDRESS=node1",
+        ),
+        ({"JAX_PROCESS_ID": "1"}, r"^JAX_COORDINATOR_ADDRESS: missing beside JAX_PROCESS_ID=1; set all three"),
+        (WHOLE | {"JAX_PROCESS_ID": ""}, r"^JAX_PROCESS_ID: missing beside .*; set all three of .*, or none"),
+        (WHOLE | {"JAX_NUM_PROCESSES": "two"}, r"^JAX_NUM_PROCESSES=two: must be a whole number, at least 1$"),
+        (WHOLE | {"JAX_NUM_PROCESSES": "0"}, r"^JAX_NUM_PROCESSES=0: must be a whole number, at least 1$"),
+        (WHOLE | {"JAX_PROCESS_ID": "-1"}, r"^JAX_PROCESS_ID=-1: must be a whole number, at least 0$"),
+        (WHOLE | {"JAX_PROCESS_ID": "2"}, r"^JAX_PROCESS_ID=2: must be less than JAX_NUM_PROCESSES=2"),
+        (WHOLE | {"JAX_COORDINATOR_ADDRESS": "node1"}, r"^JAX_COORDINATOR_ADDRESS=node1: must be the host and port"),
+        (WHOLE | {"JAX_COORDINATOR_ADDRESS": "node1:x"}, r"^JAX_COORDINATOR_ADDRESS=node1:x: must be the host and"),
+        (
+            WHOLE | {"JAX_COORDINATOR_ADDRESS": "node1:70000"},
+            r"must be the host and port of process 0, as in node1:",
+        ),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "two"}, r"^SLURM_STEP_NUM_TASKS=two: must be a whole number, at least 1$"),
+        (SLURM, r"^SLURM_PROCID: missing beside SLURM_STEP_NODELIST; start the processes with srun$"),
+        (WHOLE | {"JAXCADE_JOIN_SECONDS": "soon"}, r"^JAXCADE_JOIN_SECONDS=soon: must be a whole number of seconds"),
+    ],
+)
+def test_half_of_an_environment_is_told_in_a_line(environ: dict[str, str], told: str):
+    with pytest.raises(ValueError, match=told):
+        distributed.start(environ)
+
+
+def test_a_training_in_half_an_environment_ends_with_a_line(tmp_path: Path):
+    said = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAXCADE_TUNE": "0"}
+    command = [sys.executable, "-m", "experiments.train", "experiment=dqn/cartpole", f"hydra.run.dir={tmp_path}/run"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | said, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert done.stderr.startswith("JAX_NUM_PROCESSES: missing beside") and len(done.stderr.splitlines()) == 1

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import types as modules
+from typing import Any
 
 import numpy as np
 import pytest
@@ -275,6 +276,40 @@ def test_settings_out_of_range_are_refused_by_name():
         tracking.Wandb(mode="on")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="finish_seconds=0: must be more than 0"):
         tracking.Wandb(finish_seconds=0)
+
+
+def _wandb(name: str, text: str) -> tracking.Wandb:
+    settings: dict[str, Any] = {name: (text,) if name == "tags" else text}
+    return tracking.Wandb(**settings)
+
+
+def test_texts_that_wandb_refuses_are_refused_before_the_run_with_value_and_limit():
+    for name, longest in tracking.LONGEST.items():
+        _wandb(name, "x" * longest)
+        with pytest.raises(ValueError, match=rf"^{name}=x+\.\.\.x+: {longest + 1} characters; .* at most {longest}$"):
+            _wandb(name, "x" * (longest + 1))
+        for empty in ("", "  "):
+            with pytest.raises(ValueError, match=rf"^{name}={empty}: is empty"):
+                _wandb(name, empty)
+    with pytest.raises(ValueError, match=r"^project=team/x: .* / .*; the team goes into tracker.entity"):
+        tracking.Wandb(project="team/x")
+    tracking.Wandb(project="a b_c-d.é", tags=("a", "b c"), notes="")
+
+
+@pytest.mark.parametrize("setting, field", [("project", "project"), ("run_tags", "tags")])
+def test_what_the_installed_wandb_refuses_is_refused(setting, field):
+    import wandb
+
+    texts = ["x" * longest for longest in (63, 64, 65, 128, 129)] + [f"a{odd}b" for odd in "/\\#?%:-_ .,é"]
+    for text in texts:
+        try:
+            given: dict[str, Any] = {setting: (text,) if field == "tags" else text}
+            wandb.Settings(**given)
+        except (ValueError, wandb.UsageError):  # pyright: ignore[reportAttributeAccessIssue]
+            with pytest.raises(ValueError, match=f"^{field}="):
+                _wandb(field, text)
+        else:
+            _wandb(field, text)
 
 
 def test_the_other_processes_write_nothing(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def main() -> None:
     assert gathering == {"jit_steps", "jit_whole"}, gathering  # the learner, and the weights for an evaluation
 
 
-def note(event: str, seconds: float, **_: object) -> None:
+def note(event: str, duration_secs: float, **_: object) -> None:
     if event.endswith("backend_compile_duration"):
         compiled.append(event)
 

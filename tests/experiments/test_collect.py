@@ -83,7 +83,7 @@ def test_what_is_there_stays_unless_forced(collect, tmp_path: Path, capsys):
         (("source.game=pong", "frames=0"), "frames=0: must be at least 1"),
         (("source.game=pong", "every=0"), "every=0: must be at least 1"),
         (("source.game=pong", "envs=0"), "envs=0: must be at least 1"),
-        (("source.game=pong", "seed=-1"), "seed=-1: must be at least 0"),
+        (("source.game=pong", "seed=-1"), "seed=-1: must lie in 0..4294967295"),
         (("source.game=pong", "size=0"), "size=0: must be a side"),
         (("source.game=pong", "size=[300,300]"), "at most at its own size"),
         (("source.game=pong", "color=blue"), "color=blue: should be 'rgb' or 'grey'"),

@@ -269,8 +269,8 @@ def test_images_are_the_same_however_small_the_calls_of_the_device(diffusion: Ru
 
 SAMPLE_MISTAKES = [
     ("diffusion", "count=0", "count=0: must be at least 1"),
-    ("diffusion", "seed=-1", "seed=-1: must be at least 0"),
-    ("vae", "seed=4294967290", "seed=4294967290: must be at most 4294967232, for 64 images"),
+    ("diffusion", "seed=-1", "seed=-1: must lie in 0..4294967295"),
+    ("vae", "seed=4294967290", "seed=4294967290: must be at most 4294967232, for 64 seeds from"),
     ("diffusion", "out=x.png", "out=x.png: must end with .npz"),
     ("diffusion", "out=no/x.npz", "out=no/x.npz: there is no folder no"),
     ("diffusion", "label=10", "label=10: the classes are 0 to 9"),
