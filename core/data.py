@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import datasets, types, worker
+from core import datasets, distributed, types, worker
 
 AHEAD = 2  # batches that are made before they are asked for
 
@@ -90,6 +90,7 @@ class Stream:
         count = len(self._data.image)
         if batch > count:
             raise ValueError(f"batch={batch}: more than the {count} images to train on; take at most {count}")
+        _tell_untrained(self._data)
         height, width, channels = self._data.image.shape[1:]
         if not 0 <= shift < min(height, width):
             raise ValueError(f"shift={shift}: must be at least 0 and less than the images' {min(height, width)} pixels")
@@ -113,7 +114,7 @@ class Stream:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """Plain values: the data, how many images are trained on, and the `Shape`."""
+        """Plain values: the data, how many images (of each class) are trained on, their digest, and the `Shape`."""
         shape = dataclasses.asdict(self._shape) | {"image": list(self._shape.image)}
         data = {"recipe": type(self._recipe).__name__, **vars(self._recipe)}
         if self._data.provenance:
@@ -121,6 +122,8 @@ class Stream:
         return {
             "data": _plain(data),
             "images": len(self._data.image),
+            "images_sha256": self._data.digest,
+            "class_counts": self._data.counts.tolist(),
             **shape,
             "flip": self._flip,
             "shift": self._shift,
@@ -180,6 +183,15 @@ class Stream:
             image = _shifted(image, moved)
         lead = tuple(n for n in (self.dispatch if self.dispatch > 1 else None, self._shape.batches) if n is not None)
         return types.Images(image=image.reshape(*lead, -1, *self._shape.image), label=label.reshape(*lead, -1))
+
+
+def _tell_untrained(data: datasets.Dataset) -> None:
+    empty = np.flatnonzero(data.counts == 0)
+    if len(empty):
+        names = data.provenance.get("class_names") or range(data.classes)
+        told = ", ".join(str(names[label]) for label in empty[:10])
+        more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
+        distributed.say(f"no image of the classes {told}{more} to train on: no sample of them is judged or shown")
 
 
 def _epoch(seed: int, count: int, shift: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

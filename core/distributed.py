@@ -5,6 +5,7 @@ moved; what is here crosses the network besides, at logs and checkpoints. With o
 """
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -85,6 +86,13 @@ def several() -> bool:
 def primary() -> bool:
     """Whether this process writes what is written once: metrics, config, pictures."""
     return jax.process_index() == 0
+
+
+@functools.cache
+def say(line: str) -> None:
+    """Prints a line once in a process's life, however often it is said, and in the first process alone."""
+    if primary():
+        print(line, flush=True)
 
 
 def asked_to_stop(call: int) -> bool:

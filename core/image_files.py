@@ -1,36 +1,25 @@
-"""Images read from files of one's own: an .npz, or a folder of PNG and JPEG. All are checked before any is used."""
+"""Images read from a folder of pictures, of all formats that Pillow reads. All are checked before any is used."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 import psutil
 from PIL import Image, ImageOps
 
-from core import progress
+from core import data_names, distributed, progress
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+_NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # what Pillow names, but cannot read by itself
+_MARKED = ("__MACOSX",)  # folders that archives bring along
 _AT_ONCE = 1_024  # files handed to the threads at a time
 _TOLD = 5  # broken files that an error names
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arrays:
-    """What an .npz holds, as it is there."""
-
-    image: np.ndarray
-    label: np.ndarray | None
-    group: np.ndarray | None  # [N], which images belong together
-    provenance: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,40 +32,15 @@ class Folder:
     splits: Mapping[str, slice]
 
 
-def read_npz(path: pathlib.Path) -> Arrays:
-    """Raises: ValueError where the file is missing, damaged, without images, or larger than the memory."""
-    if not path.is_file():
-        raise ValueError(
-            f"path={path}: no such file. `python -m experiments.collect source.game=pong out={path}` writes one of a "
-            "game's frames, and numpy.savez(path, image=<uint8 [N, H, W, C]>, label=<int [N], if any>) of your own"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as found:
-            keys = list(found)
-            if "image" not in keys:
-                raise ValueError(f"it has no array `image`, only {', '.join(keys) or 'nothing'}")
-            # What is kept is a copy of some rows: twice the size at most.
-            check_memory(2 * archive.getinfo("image.npy").file_size, f"path={path}")
-            arrays: dict[str, Any] = {key: found[key] if key in keys else None for key in ("image", "label", "group")}
-            provenance = json.loads(str(found["provenance"])) if "provenance" in keys else {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            told if told.startswith("path=") else f"path={path}: no readable .npz of images: {told}"
-        ) from error
-    group = arrays["group"]
-    if group is not None and (group.shape != arrays["image"].shape[:1] or group.dtype.kind not in "iu"):
-        raise ValueError(f"path={path}: group: {group.dtype} {group.shape}; one whole number for each image is wanted")
-    return Arrays(**arrays, provenance=provenance if isinstance(provenance, dict) else {"provenance": provenance})
-
-
 @functools.lru_cache(maxsize=1)  # training takes one split and an evaluator another
-def read_folder(folder: pathlib.Path, size: tuple[int, int], color: str) -> Folder:
+def read_folder(
+    folder: pathlib.Path, size: tuple[int, int], color: str, class_names: tuple[str, ...] | None = None
+) -> Folder:
     """Reads all images below `folder`; see `core.datasets.ImageFolder`.
 
     Raises: ValueError where there are none, where some are broken (the first are named), or too many for the memory.
     """
-    files, classes = _files(folder)
+    files, classes = _files(folder, class_names)
     height, width = size
     channels = 3 if color == "rgb" else 1
     check_memory(len(files) * height * width * channels, f"folder={folder}", remedy="take a smaller source.size")
@@ -100,12 +64,19 @@ def check_memory(wanted: int, what: str, remedy: str = "take fewer or smaller im
 def decode(path: pathlib.Path, size: tuple[int, int], color: str) -> np.ndarray:
     """Uint8 [H, W, C]: upright, scaled to cover `size`, cut around the middle; what is transparent is black.
 
-    Raises whatever Pillow raises for a broken file, and ValueError for one of 16 bits a channel.
+    Of a file with several frames or pages the first. Raises whatever Pillow raises for a broken file, and ValueError
+    for one of 16 bits a channel.
     """
+    return _decoded(path, size, color)[0]
+
+
+def _decoded(path: pathlib.Path, size: tuple[int, int], color: str) -> tuple[np.ndarray, bool]:
+    """What `decode` returns, and whether the file has more frames."""
     height, width = size
     with Image.open(path) as image:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"mode {image.mode} has more than 8 bits a pixel; save it as 8-bit grey or RGB")
+        several = getattr(image, "is_animated", False) and image.format != "MPO"  # a camera's JPEG with a preview
         # A JPEG is decoded at a fraction of its size where that is enough.
         image.draft(None, (2 * width, 2 * height))
         image = ImageOps.exif_transpose(image)
@@ -114,7 +85,15 @@ def decode(path: pathlib.Path, size: tuple[int, int], color: str) -> np.ndarray:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
         image = image.convert("RGB" if color == "rgb" else "L")
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-        return np.asarray(image).reshape(height, width, -1)
+        return np.asarray(image).reshape(height, width, -1), several
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Those of the files that Pillow reads by itself, in small letters."""
+    Image.init()
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in known if name in Image.OPEN and name not in _NO_PICTURES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,62 +103,142 @@ class _File:
     label: int
 
 
-def _files(folder: pathlib.Path) -> tuple[list[_File], tuple[str, ...]]:
-    """All files by split, then by name, and the names of the classes."""
-    found = sorted(_walk(folder))
-    if not found:
-        raise ValueError(f"folder={folder}: no {', '.join(SUFFIXES)} file below it")
-    inner = {path.parts[0] for path in found if len(path.parts) > 1}
-    own_splits = {"train", "test"} <= inner <= {"train", "validation", "test"}
-    if not own_splits and (mistaken := inner & {"train", "test", "validation", "val", "valid"}):
-        raise ValueError(
-            f"folder={folder}: folders named {', '.join(sorted(mistaken))} look like splits, and those are train/ and "
-            "test/, and perhaps validation/, with nothing beside them"
-        )
-    named = [pathlib.PurePath(*path.parts[1:]) for path in found] if own_splits else found
-    classes = sorted({path.parts[0] for path in named if len(path.parts) > 1})
-    loose = [path for path, name in zip(found, named, strict=True) if len(name.parts) < (2 if classes else 1)]
+def _files(folder: pathlib.Path, class_names: tuple[str, ...] | None) -> tuple[list[_File], tuple[str, ...]]:
+    """All files by split, then by name, and the names of the classes in their order."""
+    found, folders = _walk(folder)
+    splits = _own_splits(folder, found, folders)
+    level = 1 if splits else 0  # how deep classes lie
+    own = {name: split for split, name in splits.items()}
+    classes = {path.parts[level] for path in found if len(path.parts) > level + 1}
+    loose = [path for path in found if len(path.parts) < level + (2 if classes else 1)]
     if loose:
         raise ValueError(
             f"folder={folder}: {len(loose)} images, such as {loose[0]}, lie beside the folders of classes or splits; "
             "put every image into one, or none"
         )
-    classes = classes if len(classes) > 1 else []
-    labels = [classes.index(name.parts[0]) if classes else 0 for name in named]
-    split = functools.partial(_split, own=own_splits, validation="validation" in inner)
-    files = [_File(path=folder / p, split=split(p), label=label) for p, label in zip(found, labels, strict=True)]
-    return sorted(files, key=lambda f: ("train", "validation", "test").index(f.split)), tuple(classes)
+    if classes:
+        _check_classes(folder, found, folders, splits)
+    order = _ordered(folder, classes, class_names) if len(classes) > 1 else ()
+    number = {name: label for label, name in enumerate(order)}
+    shares = {0: "test", 1: "validation"}
+    shares = {share: split for share, split in shares.items() if split not in splits}
+    files = []
+    for path in found:
+        split = own.get(path.parts[0], "train")
+        if split == "train":
+            share = zlib.crc32(path.as_posix().encode(errors="surrogateescape")) % 10
+            split = shares.get(share, "train")
+        label = number[path.parts[level]] if order else 0
+        files.append(_File(path=folder / path, split=split, label=label))
+    return sorted(files, key=lambda f: ("train", "validation", "test").index(f.split)), order
 
 
-def _walk(folder: pathlib.Path) -> list[pathlib.PurePath]:
-    """Images below `folder`, relative to it, without what is hidden; links are followed, to each folder once."""
-    found, been = [], set()
+def _own_splits(
+    folder: pathlib.Path, found: Sequence[pathlib.PurePath], folders: Sequence[pathlib.PurePath]
+) -> dict[str, str]:
+    """{split: folder} where the folders in `folder` are splits, said in a line if some are missing; else {}."""
+    filled = {path.parts[0] for path in found if len(path.parts) > 1}
+    tops = sorted({path.parts[0] for path in folders})
+    named = {name: split for name in tops if (split := data_names.split_of(name)) is not None}
+    if others := sorted(filled - named.keys()) if named else []:
+        raise ValueError(
+            f"folder={folder}: folders named {', '.join(named)} look like splits, and those are train/ and test/, and "
+            f"perhaps validation/, with nothing beside them; here is {', '.join(others[:5])}, too. Move those, or "
+            "rename a class that is called so"
+        )
+    inner = {name for path in found for name in path.parts[1:-1]}
+    if mistaken := sorted(name for name in inner if data_names.split_of(name)):
+        first = next(path for path in found if mistaken[0] in path.parts[1:-1])
+        raise ValueError(
+            f"folder={folder}: {first} lies in a folder that looks like a split, and splits are looked for in "
+            "source.folder itself: name the folder that train/ and test/ lie in, or rename a class that is called so"
+        )
+    if not named:
+        return {}
+    try:
+        splits = data_names.official(named, named)
+    except ValueError as error:
+        raise ValueError(f"folder={folder}: {error}") from error
+    if empty := sorted(set(splits.values()) - filled):
+        raise ValueError(f"folder={folder}: no image in {', '.join(empty)}; fill it, or take it away")
+    if remark := data_names.told(splits):
+        distributed.say(f"folder={folder}: {remark}")
+    return splits
+
+
+def _check_classes(
+    folder: pathlib.Path,
+    found: Sequence[pathlib.PurePath],
+    folders: Sequence[pathlib.PurePath],
+    splits: Mapping[str, str],
+) -> None:
+    """Raises ValueError for folders of classes in which there is nothing to train on."""
+    level = 1 if splits else 0
+    trained = [path for path in found if not splits or path.parts[0] == splits["train"]]
+    filled = {path.parts[level] for path in trained if len(path.parts) > level + 1}
+    if empty := sorted({path.parts[level] for path in folders if len(path.parts) > level} - filled):
+        where = f"in {splits['train']} " if splits else ""
+        raise ValueError(
+            f"folder={folder}: classes without an image {where}to train on: {', '.join(empty[:10])}"
+            f"{f', and {len(empty) - 10} more' if len(empty) > 10 else ''}; add images, or take these folders away"
+        )
+
+
+def _ordered(folder: pathlib.Path, classes: set[str], wanted: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The classes in the order wanted, which a run that goes on keeps; without one, by name, numbers by value."""
+    if wanted is None:
+        return tuple(sorted(classes, key=data_names.natural))
+    if set(wanted) != classes:
+        new, gone = sorted(classes - set(wanted)), sorted(set(wanted) - classes)
+        changes = [f"{word} {', '.join(names[:10])}" for word, names in (("more", new), ("without", gone)) if names]
+        raise ValueError(
+            f"folder={folder}: its classes are not those of class_names, which a run keeps as it began: "
+            f"{'; '.join(changes)}"
+        )
+    return wanted
+
+
+def _walk(folder: pathlib.Path) -> tuple[list[pathlib.PurePath], list[pathlib.PurePath]]:
+    """Images below `folder` and folders, relative to it and sorted, without what is hidden; other files are counted.
+
+    Links are followed, to each folder once. Raises: ValueError where there is no image.
+    """
+    found, folders, been, others = [], [], set(), collections.Counter[str]()
     for place, inner, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(place)) in been:
             inner.clear()
             continue
         been.add(real)
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        images = [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-        found += [pathlib.Path(place, name).relative_to(folder) for name in images]
-    return found
-
-
-def _split(path: pathlib.PurePath, *, own: bool, validation: bool) -> str:
-    share = zlib.crc32(path.as_posix().encode(errors="surrogateescape")) % 10
-    if own:
-        return "validation" if path.parts[0] == "train" and not validation and share == 1 else path.parts[0]
-    return {0: "test", 1: "validation"}.get(share, "train")
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in _MARKED]
+        here = pathlib.Path(place).relative_to(folder)
+        folders += [here / name for name in inner]
+        for name in names:
+            suffix = pathlib.PurePath(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in suffixes():
+                found.append(here / name)
+            else:
+                others[suffix or "without a suffix"] += 1
+    left_out = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(10))
+    if not found:
+        more = f"; what lies there: {left_out}" if others else ""
+        raise ValueError(f"folder={folder}: no .png, .jpg, .jpeg file below it, nor another that Pillow reads{more}")
+    if others:
+        distributed.say(f"folder={folder}: left out {others.total():,} files that Pillow does not read: {left_out}")
+    return sorted(found), sorted(folders)
 
 
 def _decode(paths: Sequence[pathlib.Path], into: np.ndarray, folder: pathlib.Path) -> None:
     """Fills `into` [N, H, W, C] by threads, which Pillow lets run side by side."""
     size, color = into.shape[1:3], "rgb" if into.shape[-1] == 3 else "grey"
     broken: list[str] = []
+    several: list[pathlib.Path] = []
 
     def one(row: int) -> None:
         try:
-            into[row] = decode(paths[row], size, color)
+            into[row], more = _decoded(paths[row], size, color)
+            several.extend([paths[row]] if more else [])
         except Exception as error:  # damaged bytes may raise anything
             broken.append(f"{paths[row]} ({error})")
 
@@ -195,6 +254,8 @@ def _decode(paths: Sequence[pathlib.Path], into: np.ndarray, folder: pathlib.Pat
                     bar.update(row + 1, {})
     if bar is not None:
         bar.close()
+    if several:
+        distributed.say(f"folder={folder}: of {len(several):,} files with several frames or pages the first is taken")
     if broken:
         more = f", and {len(broken) - _TOLD} more" if len(broken) > _TOLD else ""
         raise ValueError(

@@ -17,9 +17,10 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from core import types
+from core import distributed, types
 
 LIMIT = 5_000_000  # bytes
+SIDE = 4_096  # pixels: no sheet of images is wider or higher, so that browsers and W&B show it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,16 +36,33 @@ class Written:
 
 
 def grid(images: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """Images side by side on black: uint8 [B, H, W, 3] (or [B, H, W, 1], [B, H, W]) -> [rows, columns, 3] of pixels."""
+    """Images side by side on black: uint8 [B, H, W, 3] (or [B, H, W, 1], [B, H, W]) -> [rows, columns, 3] of pixels.
+
+    Of rows and columns beyond `SIDE` pixels the last are left out, which is said in a line.
+    """
     images = _colour(images, batched=True)
     count, height, width, _ = images.shape
     columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    sheet = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), np.uint8)
+    most_rows, most_columns = fitting(height, width, gap=gap)
+    rows, across = min(math.ceil(count / columns), most_rows), min(columns, most_columns)
+    sheet = np.zeros((rows * (height + gap) - gap, across * (width + gap) - gap, 3), np.uint8)
+    shown = 0
     for i, image in enumerate(images):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = image
+        row, column = divmod(i, columns)
+        if row < rows and column < across:
+            top, left = row * (height + gap), column * (width + gap)
+            sheet[top : top + height, left : left + width] = image
+            shown += 1
+    if shown < count:
+        distributed.say(
+            f"a sheet of {count:,} images of {height} x {width} shows {shown:,}: {SIDE:,} pixels are a side"
+        )
     return sheet
+
+
+def fitting(height: int, width: int, *, gap: int = 2) -> tuple[int, int]:
+    """How many rows and columns of images a sheet of `SIDE` pixels holds: at least one of each."""
+    return max(1, (SIDE + gap) // (height + gap)), max(1, (SIDE + gap) // (width + gap))
 
 
 def write_png(path: str | os.PathLike, pixels: np.ndarray) -> None:

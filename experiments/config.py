@@ -29,6 +29,9 @@ EXIT_MISTAKE = 2
 EXIT_FAILED = 1  # of a sweep of which a job failed in its run
 FILE = "config.yaml"  # in a run's folder
 
+# Keys whose values are places, where something lies there.
+_PLACES = re.compile(r"(\w+_)?(path|folder|file|directory|dir|root|run)|init_from")
+
 Config = dict[str, Any]  # plain: dicts, lists, text, numbers; nothing left to interpolate
 
 
@@ -119,6 +122,8 @@ def _shrunk(config: DictConfig) -> DictConfig:
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
     """Writes `config.yaml`, atomically, with the commands so far above it and the `protocol` below.
 
+    Places of files and folders are written as absolute paths: the run goes on, and is evaluated, from any folder.
+
     Raises: as `refuse_taken`.
     """
     refuse_taken(folder, config)
@@ -126,7 +131,7 @@ def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any]
     content = {**config, "resume": None} | ({"protocol": dict(protocol)} if protocol else {})
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(_commands(path) + OmegaConf.to_yaml(OmegaConf.create(content)))
+    part.write_text(_commands(path) + OmegaConf.to_yaml(OmegaConf.create(_absolute(content))))
     part.replace(path)
 
 
@@ -135,6 +140,16 @@ def refuse_taken(folder: Path, config: Mapping[str, Any]) -> None:
     if (folder / FILE).exists() and not config.get("resume"):
         remedy = f"resume={folder} goes on with it, hydra.run.dir=<folder> starts elsewhere"
         raise build.ConfigError("hydra.run.dir", f"={folder}: holds a run already; {remedy}")
+
+
+def _absolute(value: Any, key: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {name: _absolute(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_absolute(item, key) for item in value]
+    if isinstance(value, str) and value and _PLACES.fullmatch(key) and (place := Path(value).expanduser()).exists():
+        return str(place.absolute())
+    return value
 
 
 def load(folder: str | Path) -> Config:

@@ -28,10 +28,11 @@ class Wanted:
 
 def task(settings: config.Config, _: Path) -> None:
     """Evaluates, prints the figures with their protocol, writes `evaluation.json`."""
+    places = {key: place for key, place in settings.pop("source").items() if place is not None}
     shared = {field.name for field in dataclasses.fields(Wanted)}
     own = {key: value for key, value in settings.items() if key not in shared and value is not None}
     wanted: Wanted = build.objects({k: settings[k] for k in shared} | {"_target_": f"{__name__}.Wanted"})
-    run = runs.load(wanted.run, wanted.which)
+    run = runs.load(wanted.run, wanted.which, places)
     platform.cache()
     family = playing if runs.is_agent(run.learner) else viewing
     names = {field.name for field in dataclasses.fields(family.Wanted)}

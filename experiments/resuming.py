@@ -18,9 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import build
 
 _MAY_CHANGE = re.compile(
-    r"budget|log_every|checkpoint\.\w+|evaluators\.\w+\.every|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
+    r"budget|log_every|source\.(path|folder)|checkpoint\.\w+|evaluators\.\w+\.every|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
 )
-_NAMED = "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh and hydra/launcher"
+_NAMED = (
+    "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh, hydra/launcher, and source.path or "
+    "source.folder where its data were moved"
+)
 _FOLLOWED = re.compile(r"budget|log_every|checkpoint\.every|evaluators\.\w+\.every")
 _Key = tuple[str | int, ...]
 
@@ -67,6 +70,9 @@ def merged(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
             if not isinstance(old.get(name), dict):
                 raise build.ConfigError(override.key_or_group, f": no such key; {build.nearest(name, old)}")
             new, old = new[name], old[name]
+        if outer == ["source"]:
+            saved = moved(saved, {last: new[last]})
+            continue
         if last not in old:
             raise build.ConfigError(override.key_or_group, f": no such key; {build.nearest(last, old)}")
         old[last] = new[last]
@@ -117,6 +123,30 @@ def told(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     )
 
 
+def moved(config: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+    """A run's config with another place, by `path` or `folder`, of the data that it trains on, wherever it is named.
+
+    Raises build.ConfigError where the run's data have no such place.
+    """
+    for key, place in places.items():
+        source = config.get("source", {})
+        data = source.get("data")
+        if not isinstance(data, Mapping) or key not in data:
+            problem = "this run reads no data" if data is None else f"its data have {', '.join(data)}"
+            raise build.ConfigError(f"source.{key}", f"={place}: {problem}")
+        before = data["_target_"], data[key]
+        for node in [source, *_nodes(config)]:
+            if (node.get("_target_"), node.get(key)) == before or (node is source and key in node):
+                node[key] = place
+    return config
+
+
+def _nodes(value: Any) -> list[dict[str, Any]]:
+    """All mappings in a config."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [node for item in inner for node in _nodes(item)] + ([value] if isinstance(value, dict) else [])
+
+
 def load(folder: str | Path) -> dict[str, Any]:
     """The config of the run in `folder`. Raises build.ConfigError where there is none."""
     path = Path(folder) / "config.yaml"
@@ -126,12 +156,15 @@ def load(folder: str | Path) -> dict[str, Any]:
         near = f"; {build.nearest(Path(folder).name, runs)}" if runs else ""
         raise build.ConfigError("", f"{folder}: no run here (no config.yaml){near}")
     config: Any = OmegaConf.to_container(OmegaConf.load(path))
-    config.pop("protocol", None)
-    return _renamed(config)
+    return _renamed(config, config.pop("protocol", {}))
 
 
-def _renamed(config: dict[str, Any]) -> dict[str, Any]:
-    """What earlier versions called otherwise."""
+def _renamed(config: dict[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What earlier versions called otherwise, and the classes' order that the run began with."""
+    names = protocol.get("data", {}).get("provenance", {}).get("class_names")
+    for node in _nodes(config):
+        if names and node.get("_target_") == "core.datasets.ImageFolder":
+            node["class_names"] = node.get("class_names") or list(names)
     learner = config.get("learner", {})
     if "compute" in learner and "network" in learner:
         learner["network"].setdefault("compute", learner["compute"])

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from core import checkpoint, data, types
-from experiments import build, config
+from experiments import build, config, resuming
 from generative import drawing
 
 
@@ -24,6 +24,7 @@ class Trained:
     step: int
     examples: int  # frames or images seen by then
     checkpoint: Path
+    protocol: Mapping[str, Any]  # what its figures must be read with
 
     @property
     def learner(self) -> Any:
@@ -42,6 +43,16 @@ class Trained:
     def classes(self) -> int:
         """How many classes it can be asked for; 0 where it takes no label."""
         return drawing.classes(self.learner)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By class; () where the data had no names."""
+        return tuple(self.protocol.get("data", {}).get("provenance", {}).get("class_names", ()))
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """[classes], how many training images it had of each; of a run that does not say it, 1 each."""
+        return np.asarray(self.protocol.get("class_counts") or np.ones(self.classes, np.int64))
 
     def sampler(self, **typed: Any) -> Any:
         """The model's own sampler with what was typed (`sampler`, `steps`, `guidance`; None: nothing) in its place.
@@ -79,12 +90,16 @@ class Trained:
     ) -> np.ndarray:
         """Images uint8 [count, H, W, C] from a model of images; the i-th is drawn from `seed` + i alone.
 
+        Without `label` a model of classes is asked for each as often, in proportion, as its training images had it.
         `known`: images, and where to draw their pixels anew, bool [count, H, W] (diffusion).
         """
+        seeds = seed + np.arange(count)
+        if label is None and known is None and self.classes:
+            label = drawing.by_seed(self.class_counts, seeds)
         return drawing.draw(
             self.learner,
             self.view,
-            seed + np.arange(count),
+            seeds,
             label=label,
             batch=batch,
             sampler=sampler,
@@ -107,8 +122,12 @@ def is_agent(learner: Any) -> bool:
     return hasattr(learner, "act")
 
 
-def load(folder: str | Path, which: Literal["latest", "best"] = "latest") -> Trained:
+def load(
+    folder: str | Path, which: Literal["latest", "best"] = "latest", places: Mapping[str, str] | None = None
+) -> Trained:
     """Reads a run that is finished or still going on, and changes nothing in its folder.
+
+    `places` says where its data lie now, by `path` or `folder`.
 
     Only weights are read: neither the replay memory nor the optimiser's state takes memory here, and a model of images
     needs no data.
@@ -116,7 +135,7 @@ def load(folder: str | Path, which: Literal["latest", "best"] = "latest") -> Tra
     Raises:
       build.ConfigError: there is no run here, or it has no such checkpoint.
     """
-    settings, protocol = config.load(folder), config.protocol(folder)
+    settings, protocol = resuming.moved(config.load(folder), places or {}), config.protocol(folder)
     settings["tracker"] = _tracker(settings["tracker"])
     objects = build.run(settings, source=data.Shape.from_protocol(protocol) if "image" in protocol else None)
     source, learner = objects.source, objects.learner
@@ -136,6 +155,7 @@ def load(folder: str | Path, which: Literal["latest", "best"] = "latest") -> Tra
         step=loaded.step,
         examples=loaded.step * source.examples_per_step,
         checkpoint=loaded.path,
+        protocol=protocol,
     )
 
 

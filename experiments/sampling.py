@@ -13,6 +13,8 @@ import numpy as np
 from core import media, platform, progress, types
 from experiments import build, config, runs
 
+SHOWN = 256  # images in the PNG
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -22,7 +24,7 @@ class Wanted:
     which: Literal["latest", "best"] = "latest"
     count: int = 64
     out: str = "samples.npz"
-    label: int | None = None
+    label: int | str | None = None  # a class's number or name
     inpaint: str | None = None
     sampler: Any = None
     steps: int | None = None
@@ -74,6 +76,7 @@ def task(settings: config.Config, _: Path) -> None:
         run.unit: run.examples,
         "sampler": None if sampler is None else str(sampler),
         "inpaint": wanted.inpaint,
+        "class_names": list(run.class_names) or None,
         "cpu": platform.cpu(),
     }
     content: dict[str, Any] = {"image": images, "seed": wanted.seeds, "about": np.array(json.dumps(about))}
@@ -81,8 +84,13 @@ def task(settings: config.Config, _: Path) -> None:
     with part.open("wb") as file:
         np.savez_compressed(file, **content, **({} if labels is None else {"label": labels}))  # pyright: ignore
     os.replace(part, out)
-    media.write_png(out.with_suffix(".png"), media.grid(images[:256]))
-    print(f"{wanted.count} images of {run.folder} after {run.examples:,} {run.unit}: {out}, {out.with_suffix('.png')}")
+    media.write_png(out.with_suffix(".png"), media.grid(images[:SHOWN]))
+    classes = _told(run, labels, typed=wanted.label is not None)
+    shown = f", which shows the first {SHOWN}" if wanted.count > SHOWN else ""
+    print(
+        f"{wanted.count} images of {run.folder} after {run.examples:,} {run.unit}{classes}: "
+        f"{out}, {out.with_suffix('.png')}{shown}"
+    )
 
 
 def known_pixels(run: runs.Trained, wanted: Wanted) -> tuple[np.ndarray, np.ndarray] | None:
@@ -109,7 +117,7 @@ def known_pixels(run: runs.Trained, wanted: Wanted) -> tuple[np.ndarray, np.ndar
 
 
 def chosen_labels(run: runs.Trained, wanted: Wanted) -> np.ndarray | None:
-    """[count] int32: the class that was typed, else the seed's; None for a model that knows none.
+    """[count] int32: the class that was typed, else by the seed each that was trained on in turn; None without classes.
 
     Without one typed, images to fill in are of no class: that of what is known of them is not known here.
     """
@@ -117,9 +125,36 @@ def chosen_labels(run: runs.Trained, wanted: Wanted) -> np.ndarray | None:
     if wanted.label is None and classes and wanted.inpaint is not None:
         return np.full(wanted.count, classes, np.int32)
     if wanted.label is None:
-        return None if not classes else (wanted.seeds % classes).astype(np.int32)
+        trained = np.flatnonzero(run.class_counts)
+        return None if not classes else trained[wanted.seeds % len(trained)].astype(np.int32)
     if not classes:
         raise build.ConfigError("label", f"={wanted.label}: {run.folder} was trained without labels; leave it out")
-    if not 0 <= wanted.label < classes:
-        raise build.ConfigError("label", f"={wanted.label}: the classes are 0 to {classes - 1}")
-    return np.full(wanted.count, wanted.label, np.int32)
+    label = _class(wanted.label, run.class_names, classes)
+    if not run.class_counts[label]:
+        raise build.ConfigError("label", f"={wanted.label}: there was no image of this class to train on")
+    return np.full(wanted.count, label, np.int32)
+
+
+def _class(typed: int | str, names: tuple[str, ...], classes: int) -> int:
+    """The class of this name; else of this number, where names are not numbers themselves."""
+    if str(typed) in names:
+        return names.index(str(typed))
+    numbers = [int(name) for name in names if name.isdecimal()]
+    by_number = len(numbers) < classes
+    known = list(range(classes)) if by_number else numbers
+    number = int(typed) if str(typed).isdecimal() else None
+    if number in known:
+        return known.index(number)
+    if names and (number is None or not by_number):
+        raise build.ConfigError("label", f"={typed}: no such class; {build.nearest(str(typed), names)}")
+    raise build.ConfigError("label", f"={typed}: the classes are 0 to {classes - 1}")
+
+
+def _told(run: runs.Trained, label: np.ndarray | None, *, typed: bool) -> str:
+    """Which classes were drawn, in words."""
+    if label is None:
+        return ""
+    if not typed:
+        none = (label == run.classes).all()
+        return ", of no class" if none else f", {len(np.unique(label))} of its {run.classes} classes in turn"
+    return f", class {label[0]}{f' ({run.class_names[label[0]]})' if run.class_names else ''}"

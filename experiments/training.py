@@ -165,9 +165,11 @@ def _check_metric(run: build.Run) -> None:
 
 
 def _protocol(run: build.Run, folder: Path) -> dict[str, Any]:
-    """What training figures and evaluations must be read with; of a resumed run they are seen through the same eyes."""
+    """What training figures and evaluations must be read with; a resumed run has the same data and features."""
     judged = {name: own for name, each in run.evaluators.items() if (own := getattr(each, "protocol", None))}
-    before = config.protocol(folder).get("evaluators", {}) if run.resume else {}
+    began = config.protocol(folder) if run.resume else {}
+    _check_data(began, {**run.source.protocol, "evaluators": judged}, folder)
+    before = began.get("evaluators", {})
     for name in before.keys() & judged.keys():
         old, new = (protocol[name].get("features_sha256") for protocol in (before, judged))
         if old != new:
@@ -177,6 +179,26 @@ def _protocol(run: build.Run, folder: Path) -> dict[str, Any]:
                 f"file or run back, or start a new run from these weights: init_from={folder}",
             )
     return {**run.source.protocol, **({"evaluators": judged} if judged else {})}
+
+
+def _check_data(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raises ConfigError for a resumed run whose data are others; a run of an earlier version does not say which."""
+    if "images_sha256" not in before:
+        return
+    parts = {"training": (before, now)}
+    parts |= {n: (p, now["evaluators"].get(n, {})) for n, p in before.get("evaluators", {}).items()}
+    for name, (old, new) in parts.items():
+        keys = [
+            key for key in ("images_sha256", "images", "reference", "reference_sha256") if key in old and key in new
+        ]
+        if any(old[key] != new[key] for key in keys):
+            then, today = (", ".join(f"{key} {part[key]}" for key in keys) for part in (old, new))
+            raise build.ConfigError(
+                "source",
+                f": the data of {name} are not those that this run began with: {then} then; {today} now. Put them back "
+                "(source.path=... or source.folder=... names another place), or start a new run from these weights: "
+                f"init_from={folder}",
+            )
 
 
 def _loop(

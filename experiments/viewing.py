@@ -14,13 +14,14 @@ from experiments import build, judges, runs
 from generative import drawing, evaluation, features
 
 SPLIT = "test"
+USUAL = 10_000  # images drawn for FID and its like
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What `conf/evaluate.yaml` may say of a model of images."""
 
-    count: int = 10_000  # images drawn for FID and its like
+    count: int | None = None  # images drawn for FID and its like; None: `USUAL`, or as many as are trained on
     images: int = 1_000  # held-out images whose likelihood is estimated; 0: none
     samples: int | None = None  # codes an image (VAE); None: the model's own number, like all that follow
     ode_steps: int | None = None  # of the likelihood's ODE (diffusion)
@@ -33,7 +34,7 @@ class Wanted:
     @property
     def seeds(self) -> int:
         """How many, from the evaluation's own on: one an image."""
-        return self.count
+        return self.count or USUAL
 
     def __post_init__(self):
         for name, least in (("count", 4), ("images", 0), ("batch", 1), ("samples", 1), ("ode_steps", 1)):
@@ -59,9 +60,10 @@ def judge(run: runs.Trained, wanted: Wanted, *, seed: int) -> runs.Judgement:
     """
     learner, data = run.learner, build.objects(run.config["source"]["data"], "source.data")
     try:
-        test = data.load(SPLIT)
+        train, test = data.load("train"), data.load(SPLIT)
     except ValueError as error:
         raise build.ConfigError("run", f"={run.folder}: its data cannot be read: {error}") from error
+    told = _data(run, train, test)
     typed, protocol = _likelihood_settings(run, wanted)
     quality = _quality(run, wanted, data, seed)
     parts = []
@@ -83,11 +85,31 @@ def judge(run: runs.Trained, wanted: Wanted, *, seed: int) -> runs.Judgement:
         raise build.ConfigError("run", f"={run.folder}: {problem}")
     scalars = {f"eval/{name}": value for part in parts for name, value in part.figures.items()}
     return runs.Judgement(
-        text="\n".join(_told(part) for part in parts),
-        content={part.name: {**part.figures, "protocol": dict(part.protocol)} for part in parts},
+        text="\n".join([*([f"warning: {told['warning']}"] if "warning" in told else []), *map(_told, parts)]),
+        content={part.name: {**part.figures, "protocol": dict(part.protocol)} for part in parts} | {"data": told},
         report=types.Report(scalars=scalars),
-        protocol={part.name: dict(part.protocol) for part in parts},
+        protocol={part.name: dict(part.protocol) for part in parts} | {"data": told},
     )
+
+
+def _data(run: runs.Trained, train: datasets.Dataset, test: datasets.Dataset) -> dict[str, Any]:
+    """What the figures are of, with a warning where the run was trained on other images than these data have for it.
+
+    Raises build.ConfigError for data that the model does not fit.
+    """
+    now, wanted = {"image": test.image.shape[1:], "classes": test.classes}, dict(run.sizes)
+    if now != wanted:
+        raise build.ConfigError("run", f"={run.folder}: the model is of {wanted}, and its data are {now} now")
+    told = {"images": len(train.image), "images_sha256": train.digest, "test_sha256": test.digest}
+    then = run.protocol.get("images_sha256")
+    if then in (None, train.digest):
+        return told
+    warning = (
+        f"these data are not those that the run was trained on: {run.protocol['images']:,} images to train on then "
+        f"(SHA-256 {then[:8]}), {len(train.image):,} now ({train.digest[:8]}); some of the test images may have been "
+        "among them"
+    )
+    return told | {"run_images_sha256": then, "warning": warning}
 
 
 def _likelihood_settings(run: runs.Trained, wanted: Wanted) -> tuple[dict[str, int], Mapping[str, Any] | None]:
@@ -157,6 +179,7 @@ def _quality(run: runs.Trained, wanted: Wanted, data: Any, seed: int) -> evaluat
         alarm=evaluation.Quality.alarm if own is None else own.alarm,
         data=data,
         count=wanted.count,
+        usual=USUAL,
         reference=SPLIT,
         batch=wanted.batch,
         seed=seed,
@@ -177,11 +200,12 @@ def _features(typed: str | None, own: evaluation.Quality | None) -> features.Fea
 
 def _drawn(run: runs.Trained, quality: evaluation.Quality) -> _Part:
     """The figures of images drawn from the model."""
-    with progress.Progress(quality.count, "images") as bar:
+    with progress.Progress(quality.drawn, "images") as bar:
         images = drawing.draw(
             run.learner,
             run.view,
-            quality.seed + np.arange(quality.count),
+            quality.seed + np.arange(quality.drawn),
+            label=quality.labels(run.learner),
             batch=quality.batch,
             sampler=quality.sampler,
             progress=lambda done: bar.update(done, {}),

@@ -82,6 +82,22 @@ def classes(learner: Any) -> int:
     return learner.network.sizes["classes"] if getattr(learner, "conditional", False) else 0
 
 
+def in_proportion(counts: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Labels [count] int32, in random order, of which each class has the share that it has of `counts` [K].
+
+    As near as whole numbers allow: what is left by rounding down goes to the largest remainders.
+    """
+    whole, rest = np.divmod(np.asarray(counts, np.int64) * count, np.sum(counts))
+    whole[np.argsort(-rest, kind="stable")[: count - whole.sum()]] += 1
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts), dtype=np.int32), whole))
+
+
+def by_seed(counts: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Labels [N] int32, each from its seed alone; over consecutive seeds nearly in the proportions of `counts` [K]."""
+    places = np.asarray(seeds, np.float64) * 0.6180339887498949 % 1  # the golden ratio's multiples fill [0, 1) evenly
+    return np.searchsorted(np.cumsum(counts), places * np.sum(counts), side="right").astype(np.int32)
+
+
 def _batch(
     learner: Any, view: Any, part: Any, sampler: Any, told: Callable[[float], None], stop: Callable
 ) -> np.ndarray:

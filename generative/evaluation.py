@@ -25,8 +25,13 @@ Stop = Callable[[], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Samples:
-    """A grid of images from fixed seeds: one row for each class and one seed for each column where there are labels."""
+    """A grid of images from fixed seeds: one row for each class and one seed for each column where there are labels.
 
+    Classes are shown evenly, however many images the data have of each; those of which `data` have none to train on are
+    left out. Where there are more classes than `count`, so many of them, evenly spread over all, have one image each.
+    """
+
+    data: datasets.Recipe | None = None
     every: int = 500_000  # images of training between two evaluations
     count: int = 100
     seed: int = 0
@@ -50,10 +55,24 @@ class Samples:
     def report(self, learner: Any, view: Any, *, stop: Stop = lambda: None) -> types.Report:
         seeds, label, columns = self.seed + np.arange(self.count), None, None
         if classes := drawing.classes(learner):
-            columns = max(1, self.count // classes)
-            label, seeds = np.repeat(np.arange(classes), columns), np.tile(seeds[:columns], classes)
+            shown = self._trained(classes)
+            if self.count >= 2 * len(shown):
+                columns = self.count // len(shown)
+            elif self.count < len(shown):
+                distributed.say(f"samples: {self.count:,} of the {len(shown):,} classes are shown, one image each")
+                shown = shown[np.arange(self.count) * len(shown) // self.count]
+            label, seeds = np.repeat(shown, columns or 1), np.tile(seeds[: columns or 1], len(shown))
         images = drawing.draw(learner, view, seeds, label=label, batch=self.batch, sampler=self.sampler, stop=stop)
         return types.Report(scalars={}, media={"samples": types.Image(pixels=media.grid(images, columns=columns))})
+
+    def _trained(self, classes: int) -> np.ndarray:
+        """Those of so many classes that there are images of to train on."""
+        return np.arange(classes) if self.data is None else np.flatnonzero(self._counts[:classes])
+
+    @functools.cached_property
+    def _counts(self) -> np.ndarray:
+        assert self.data is not None
+        return self.data.load("train").counts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +85,8 @@ class HeldOut:
     data: datasets.Recipe
     every: int = 500_000  # images of training between two evaluations
     split: datasets.Split = "validation"
-    images: int | None = None  # so many of them, chosen once by `seed`; None: all
+    images: int | None = None  # so many of them, chosen once by `seed`; None: `usual`, or all where there are fewer
+    usual: int | None = None  # None: all
     batch: int = 250
     seed: int = 0
 
@@ -109,7 +129,8 @@ class HeldOut:
     @functools.cached_property
     def _held(self) -> types.Images:
         held = self.data.load(self.split)
-        chosen = _chosen(held, self.images, self.seed, f"images={self.images}: the split {self.split}")
+        count = self.images or min(self.usual or len(held.image), len(held.image))
+        chosen = _chosen(held, count, self.seed, f"images={count}: the split {self.split}")
         return types.Images(image=held.image[chosen], label=held.label[chosen])
 
 
@@ -118,13 +139,15 @@ class Quality:
     """FID, KID, precision and recall of `count` samples against the split `reference`, in the features given.
 
     Beside each stands what `count` real images of the split `floor` score in the samples' place. FID and precision and
-    recall depend on the number of images: the former uses all of the reference, the latter `count` of it.
+    recall depend on the number of images: the former uses all of the reference, the latter `count` of it. A model that
+    takes labels is asked for each class as often, in proportion, as the training images have it.
     """
 
     features: features_.Features
     data: datasets.Recipe
     every: int = 500_000  # images of training between two evaluations
-    count: int = 2_000
+    count: int | None = None  # images; None: `usual`, or all of the floor where it has fewer
+    usual: int = 2_000
     reference: datasets.Split = "validation"
     floor: datasets.Split = "train"
     neighbours: int = 3  # k of precision and recall
@@ -136,9 +159,9 @@ class Quality:
 
     def __post_init__(self):
         _at_least_1(self, "every", "neighbours", "batch")
-        types.check_seed(self.seed, count=self.count)
-        if self.count < max(4, self.neighbours + 1):
-            raise ValueError(f"count={self.count}: must be at least {max(4, self.neighbours + 1)}; 2000 is usual")
+        types.check_seed(self.seed, count=self.count or self.usual)
+        if self.count is not None and self.count < self._fewest:
+            raise ValueError(f"count={self.count}: must be at least {self._fewest}; 2000 is usual")
         if self.block < 2:
             raise ValueError(f"block={self.block}: must be at least 2")
         if self.reference == self.floor:
@@ -160,14 +183,23 @@ class Quality:
 
     def report(self, learner: Any, view: Any, *, stop: Stop = lambda: None) -> types.Report:
         _require(learner, "sample", "quality")
-        seeds = self.seed + np.arange(self.count)
-        images = drawing.draw(learner, view, seeds, batch=self.batch, sampler=self.sampler, stop=stop)
+        label, seeds = self.labels(learner), self.seed + np.arange(self.drawn)
+        images = drawing.draw(learner, view, seeds, label=label, batch=self.batch, sampler=self.sampler, stop=stop)
         return types.Report(scalars=self.judge(images, stop=stop))
+
+    @property
+    def drawn(self) -> int:
+        """How many samples there are, and images in the floor."""
+        return len(self._images[1])
+
+    def labels(self, learner: Any) -> np.ndarray | None:
+        """[drawn] int32, in the proportions of the training images; None for a model that takes none."""
+        return drawing.in_proportion(self._images[2], self.drawn, self.seed) if drawing.classes(learner) else None
 
     def judge(self, images: np.ndarray, *, stop: Stop = lambda: None) -> dict[str, float]:
         """The figures of images from anywhere, uint8 [count, H, W, C]."""
-        if len(images) != self.count:
-            raise ValueError(f"{len(images)} images: the floor is that of count={self.count}")
+        if len(images) != self.drawn:
+            raise ValueError(f"{len(images)} images: the floor is that of count={self.drawn}")
         found = self._compare(images, stop)
         floor = self._once("floor", lambda: self._compare(self._images[1], stop))
         figures = found | {f"{name}_floor": value for name, value in floor.items()}
@@ -187,26 +219,40 @@ class Quality:
     def protocol(self) -> dict[str, Any]:
         """What the figures must be read with."""
         return {
-            "samples": self.count,
+            "samples": self.drawn,
+            "labels": "in the proportions of the training images, if the model takes any",
             "features": self.features.name,
             "features_sha256": self.features.digest,
             "reference": f"{self.reference}, {len(self._images[0])} images",
-            "floor": f"{self.count} images of {self.floor}",
+            "reference_sha256": self._images[3],
+            "floor": f"{self.drawn} images of {self.floor}",
             "neighbours": self.neighbours,
-            "kid_block": self.block,
+            "kid_block": min(self.block, min(self.drawn, len(self._images[0])) // 2),
             "seed": self.seed,
             "sampler": str(self.sampler) if self.sampler is not None else "the model's own",
             "rounding": "uint8",
         }
 
+    @property
+    def _fewest(self) -> int:
+        return max(4, self.neighbours + 1)
+
     @functools.cached_property
-    def _images(self) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the reference, in random order, and `count` for the floor."""
-        reference, floor = self.data.load(self.reference), self.data.load(self.floor)
-        needed = f"count={self.count}: the split {self.floor}"
-        _chosen(reference, min(self.count, 4), self.seed, f"reference={self.reference}: the split")
+    def _images(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+        """Of the reference, in random order; for the floor; how many of each class train; the reference's digest."""
+        splits = {split: self.data.load(split) for split in dict.fromkeys((self.reference, self.floor, "train"))}
+        reference, floor = splits[self.reference], splits[self.floor]
+        count = self.count
+        if count is None:
+            count = max(self._fewest, min(self.usual, len(floor.image)))
+            if count < self.usual:
+                what = f"{self.usual:,} are usual, and the split {self.floor} has {len(floor.image):,} images"
+                distributed.say(f"quality: {count:,} samples are judged, beside as many real images: {what}")
+        needed = f"count={count}: the split {self.floor}"
+        _chosen(reference, min(count, self._fewest), self.seed, f"reference={self.reference}: the split")
         shuffled = reference.image[_chosen(reference, None, self.seed, "")]
-        return shuffled, floor.image[_chosen(floor, self.count, self.seed, needed)]
+        chosen = floor.image[_chosen(floor, count, self.seed, needed)]
+        return shuffled, chosen, splits["train"].counts, reference.digest
 
     def _compare(self, images: np.ndarray, stop: Stop) -> dict[str, float]:
         see = lambda images: features_.extract(self.features, images, batch=self.batch, stop=stop)
@@ -215,7 +261,7 @@ class Quality:
         seen = see(images)
         kid = metrics.kernel_distance(seen, reference, block=self.block)
         stop()
-        precision, recall = metrics.precision_recall(seen, reference[: self.count], neighbours=self.neighbours)
+        precision, recall = metrics.precision_recall(seen, reference[: self.drawn], neighbours=self.neighbours)
         stop()
         fid = metrics.frechet(metrics.moments(self._split(seen)), moments)
         return dict(zip(_FIGURES, (fid, kid.value, kid.standard_error, precision, recall), strict=True))

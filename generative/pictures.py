@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.scipy.stats
 import numpy as np
 
-from core import datasets, media, mesh, types
+from core import datasets, distributed, media, mesh, types
 from generative import vae
 
 
@@ -24,7 +24,7 @@ class Pictures:
     data: datasets.Recipe
     every: int = 500_000  # images of training between two evaluations
     split: datasets.Split = "validation"
-    images: int = 12  # that are reconstructed; interpolations are between neighbours of these
+    images: int | None = None  # that are reconstructed, and interpolated between neighbours; None: 12, or what there is
     steps: int = 11  # of an interpolation, and of each row of a traversal
     latents: int = 10  # rows of the traversal: the dimensions of the code that say most
     grid: int = 20  # rows and columns of the manifold
@@ -32,8 +32,9 @@ class Pictures:
 
     def __post_init__(self):
         for name, least in (("every", 1), ("images", 2), ("steps", 2), ("latents", 1), ("grid", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}: must be at least {least}")
 
     def prepare(self, learner: Any) -> None:
         if not hasattr(learner, "encode"):
@@ -66,9 +67,14 @@ class Pictures:
     @functools.cached_property
     def _held(self) -> types.Images:
         held = self.data.load(self.split)
-        if len(held.image) < self.images:
-            raise ValueError(f"images={self.images}: {self.split} has {len(held.image)}")
-        chosen = np.random.default_rng(self.seed).permutation(len(held.image))[: self.images]
+        there, count = len(held.image), self.images
+        if count is None:
+            count = max(2, min(12, there))
+            if count < 12:
+                distributed.say(f"pictures: {count} images are shown, where 12 are usual: {self.split} has {there}")
+        if there < count:
+            raise ValueError(f"images={count}: {self.split} has {there}")
+        chosen = np.random.default_rng(self.seed).permutation(there)[:count]
         return types.Images(image=held.image[chosen], label=held.label[chosen])
 
 

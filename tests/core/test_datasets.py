@@ -385,7 +385,7 @@ def test_provenance_is_kept(tmp_path: pathlib.Path):
         ({"image": images(20, 4, 4, 1) / 255}, "float64, and images are uint8: scale to 0..255, round"),
         ({"image": images(20, 4, 4, 1).astype(np.int64)}, "int64, and images are uint8: store 0..255 as uint8"),
         ({"image": images(20, 4, 4, 1) // 128}, "no pixel is above 1"),
-        ({"x": images(20, 4, 4, 1)}, "it has no array `image`, only x"),
+        ({"seen": images(20, 4, 4, 1)}, "it has no array `image`, only seen"),
         ({"image": images(20, 4, 4, 1), "label": np.zeros(19, int)}, r"label: shape \(19,\) for 20 images"),
         ({"image": images(20, 4, 4, 1), "label": np.zeros((20, 3))}, r"label: shape \(20, 3\)"),
         ({"image": images(20, 4, 4, 1), "label": np.zeros(20)}, "label: float64; classes are whole numbers"),

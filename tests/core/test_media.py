@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from core import media, types
+from core import distributed, media, types
 
 
 def film(count: int, *, height: int = 210, width: int = 160, rate: float = 30.0, noise: bool = False) -> types.Video:
@@ -48,6 +48,20 @@ def test_grid_places_images_row_by_row():
     assert sheet.shape == (2 * 5 - 1, 3 * 4 - 1, 3)
     assert sheet[0, 0, 0] == 1 and sheet[0, 8, 0] == 3 and sheet[5, 4, 2] == 5
     assert sheet[4].max() == 0 and sheet[5:, 8:].max() == 0  # the gap and the missing sixth image
+
+
+@pytest.mark.parametrize("columns, shape", [(1, (4096, 30)), (1_000, (30, 4096)), (None, (1022, 1022))])
+def test_a_sheet_has_no_more_pixels_than_browsers_show(
+    columns: int | None, shape: tuple, capsys: pytest.CaptureFixture
+):
+    distributed.say.cache_clear()  # a line is said once
+    images = np.arange(1_000, dtype=np.uint32).astype(np.uint8)[:, None, None].repeat(30, axis=1).repeat(30, axis=2)
+    sheet = media.grid(images, columns=columns)
+    assert sheet.shape[:2] == tuple(min(side, 4_096 // 32 * 32 - 2) for side in shape)
+    shown = 1_000 if columns is None else 128
+    told = f"a sheet of 1,000 images of 30 x 30 shows {shown}: 4,096 pixels are a side" in capsys.readouterr().out
+    assert told == (shown < 1_000)
+    assert media.grid(np.zeros((2, 5_000, 8), np.uint8), columns=1).shape == (5_000, 8, 3)  # one image at least
 
 
 def test_png_holds_the_pixels_unchanged(tmp_path):

@@ -39,7 +39,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Captu
     [
         ({"image": GREY[..., 0]}, "image: shape (40, 8, 8), and images are [N, H, W, C]: add the axis of channels"),
         ({"image": np.moveaxis(np.repeat(GREY, 3, -1), -1, 1)}, "put the channels, 1 or 3, last"),
-        ({"image": np.repeat(GREY, 4, -1)}, "put the channels, 1 or 3, last"),
+        ({"image": np.repeat(GREY, 4, -1)}, "images are [N, H, W, C]: RGBA: leave out the opacity, image[..., :3]"),
         ({"image": (GREY / 255).astype(np.float32)}, "image: float32, and images are uint8: scale to 0..255"),
         ({"image": GREY.astype(np.int64)}, "image: int64, and images are uint8: store 0..255 as uint8"),
         ({"image": GREY // 128}, "image: no pixel is above 1, and white is 255: multiply by 255"),

@@ -137,6 +137,78 @@ def test_samples_are_a_row_a_class_and_a_seed_a_column():
     np.testing.assert_array_equal(plain, media.grid(drawing.draw(Uniform(), VIEW, np.arange(6))))
 
 
+def test_classes_that_are_more_than_images_are_spread_over_a_square(capsys: pytest.CaptureFixture):
+    """1,000 classes of 64 x 64 pixels were a sheet 65,998 pixels high."""
+    sheet = pixels(evaluation.Samples(count=100).report(Large(classes=1_000), VIEW))
+    assert sheet.shape == (10 * 66 - 2, 10 * 66 - 2, 3)
+    shown = sheet.reshape(-1)[0], sheet[66, 0, 0], sheet[-1, -1, 0]
+    assert shown == (0, 100 % 256, 990 % 256)  # every tenth class
+    assert "samples: 100 of the 1,000 classes are shown" in capsys.readouterr().out
+    sheet = pixels(evaluation.Samples(count=1_000).report(Large(classes=90), VIEW))
+    assert sheet.shape == (62 * 66 - 2, 11 * 66 - 2, 3) and max(sheet.shape) <= media.SIDE
+    assert "a sheet of 990 images of 64 x 64 shows 682" in capsys.readouterr().out
+
+
+@dataclasses.dataclass(frozen=True)
+class Large:
+    """Images of 64 x 64 pixels, all of which are the label."""
+
+    classes: int
+
+    def sample(self, view, seeds, label: Any = None, *, sampler=None):
+        return jnp.broadcast_to(label.astype(jnp.uint8)[:, None, None, None], (len(seeds), 64, 64, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class LongTail:
+    """Five classes, each of its own brightness, from 55 % of the images down to 1 %; a sixth has none."""
+
+    def load(self, split: datasets.Split) -> datasets.Dataset:
+        label = np.repeat(np.arange(5), [165, 75, 36, 21, 3])
+        noise = np.random.default_rng(datasets.SPLITS.index(split)).integers(0, 20, (300, *SHAPE))
+        return datasets.Dataset(
+            image=(noise + 40 * label[:, None, None, None]).astype(np.uint8), label=label, classes=6
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Perfect:
+    """Draws what `LongTail` is made of."""
+
+    classes = 6
+
+    def sample(self, view, seeds, label: Any = None, *, sampler=None):
+        keys = jax.vmap(jax.random.key)(seeds)
+        noise = jax.vmap(lambda key: jax.random.randint(key, SHAPE, 0, 20))(keys)
+        return (noise + 40 * label[:, None, None, None]).astype(jnp.uint8)
+
+
+def test_labels_are_drawn_as_the_training_data_have_them():
+    """A perfect conditional model is as good as real images, where labels drawn evenly would make it seem a bad one."""
+    quality = dataclasses.replace(QUALITY, data=LongTail(), count=200)
+    labels = quality.labels(Perfect())
+    assert labels is not None and np.bincount(labels, minlength=6).tolist() == [110, 50, 24, 14, 2, 0]
+    figures = quality.report(Perfect(), VIEW).scalars
+    even = drawing.draw(Perfect(), VIEW, np.arange(200), label=np.arange(200) % 5)
+    assert figures["eval/fid"] < 3 * figures["eval/fid_floor"] < 0.1 * quality.judge(even)["eval/fid"]
+    assert quality.labels(Uniform()) is None
+    assert "in the proportions of the training images" in quality.protocol["labels"]
+    shown = pixels(evaluation.Samples(data=LongTail(), count=10).report(Perfect(), VIEW))
+    assert shown.shape[:2] == (5 * 6 - 2, 2 * 6 - 2)  # no row for the class without images
+
+
+def test_proportions_are_as_near_as_whole_numbers_allow():
+    for counts, count, expected in (([1, 1, 1], 10, [4, 3, 3]), ([5, 0, 3], 8, [5, 0, 3]), ([99, 1], 10, [10, 0])):
+        labels = drawing.in_proportion(np.array(counts), count, 0)
+        assert np.bincount(labels, minlength=len(counts)).tolist() == expected
+    many = drawing.in_proportion(np.array([3, 1]), 40, 0)
+    assert (many != np.sort(many)).any() and (many == drawing.in_proportion(np.array([3, 1]), 40, 0)).all()
+    seeds = np.arange(2**32 - 1_000, 2**32)
+    by_seed = drawing.by_seed(np.array([550, 0, 440, 10]), seeds)
+    np.testing.assert_allclose(np.bincount(by_seed), [550, 0, 440, 10], atol=3)
+    assert (drawing.by_seed(np.array([550, 0, 440, 10]), seeds[5:]) == by_seed[5:]).all()
+
+
 def test_evaluators_look_through_the_average():
     learner, evaluator = Uniform(averaged=True), evaluation.Samples(count=4)
     bright, dark = (pixels(evaluator(learner, state(ema=ema), KEY)) for ema in (1.0, 0.0))

@@ -101,4 +101,4 @@ def test_refuses_what_cannot_work():
     with pytest.raises(ValueError, match="object has no `encode`"):
         pictures.Pictures(data=Few()).prepare(object())
     with pytest.raises(ValueError, match="images=12: validation has 5"):
-        pictures.Pictures(data=Few()).prepare(Toy())
+        pictures.Pictures(data=Few(), images=12).prepare(Toy())
