@@ -211,6 +211,19 @@ def test_an_evaluation_that_a_stop_cuts_short_is_made_again(tmp_path: pathlib.Pa
     assert all(scalars["time/evaluation_seconds"] >= 0 for *_, scalars in rows.rows if "eval/b" in scalars)
 
 
+def test_a_row_tells_the_speed_with_and_without_what_did_not_train(tmp_path: pathlib.Path):
+    rows = runs.Rows()
+    settings: dict[str, Any] = {"learner": runs.Counting(), "log_every": 10, "checkpoint_every": 20, "tracker": rows}
+    watch = lambda step, state: time.sleep(1) if step == 2 else None
+    runs.run(tmp_path, source=runs.Recording(), budget=40, watch=watch, every=20, **settings)
+    logged = {step: scalars for step, _, scalars in rows.rows if "loss/fit" in scalars}
+    evaluated = {step: scalars for step, _, scalars in rows.rows if "time/evaluation_seconds" in scalars}
+    assert evaluated[2]["time/evaluation_seconds"] >= 1 > evaluated[4]["time/evaluation_seconds"]
+    assert logged[3]["time/frames_per_second"] > 10  # without the second
+    assert logged[3]["time/frames_per_second_overall"] < 30
+    assert logged[3]["time/checkpoint_seconds"] > 0 and "time/checkpoint_seconds" not in logged[4]
+
+
 def test_the_clock_goes_on_where_it_stopped(tmp_path: pathlib.Path):
     rows = runs.Rows()
     wait = lambda step, state: time.sleep(1.5) if step == 1 else None

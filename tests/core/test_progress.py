@@ -61,6 +61,18 @@ def test_the_speed_follows_the_last_lines_not_the_whole_run(clock):
     assert "1,000 frames/s" in stream.getvalue().splitlines()[-1]
 
 
+def test_evaluations_are_no_part_of_the_speed_and_all_of_the_time_left(clock):
+    """Ten frames a second, and after every 1,000 frames 100 s of evaluation: as much again."""
+    bar, stream = _plain(clock, total=10_000, every_seconds=10)
+    for frames in range(1_000, 5_001, 1_000):
+        clock.now += 100.0
+        bar.update(frames, {})
+        clock.now += 100.0
+        bar.aside(100.0)
+    bar.update(5_000, {})
+    assert "10 frames/s  16:40 left" in stream.getvalue().splitlines()[-1]  # 500 s of training and 500 s of evaluations
+
+
 def test_close_shows_the_end_once(clock):
     bar, stream = _plain(clock)
     with bar:

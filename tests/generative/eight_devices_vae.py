@@ -1,13 +1,14 @@
 """Run by test_vae.py on eight simulated devices: the same numbers as on one, from every random draw to the weights."""
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 import optax
 
-from core import mesh, network, optim, types
-from generative import averaging, likelihoods, vae
+from core import datasets, mesh, network, optim, types
+from generative import averaging, drawing, evaluation, features, likelihoods, vae
 from generative.networks import autoencoders
 
 IMAGE, BATCH, STEPS = (8, 8, 1), 32, 4
@@ -55,8 +56,24 @@ def train(devices: int) -> tuple[dict, np.ndarray, dict]:
     return jax.device_get({"params": state.params, "ema": state.ema_params}), drawn, jax.device_get(judged)
 
 
+def check_spread() -> None:
+    """Images are drawn, judged and looked at by all eight devices, 7 and 21 images too; as by one."""
+    model, seeds = dataclasses.replace(learner(), conditional=False), np.arange(7)
+    view = {"params": jax.jit(model._network.init)(jax.random.key(0))}
+    alone = jax.jit(model.sample)(view, seeds.astype(np.uint32))
+    assert np.abs(drawing.draw(model, view, seeds).astype(int) - np.asarray(alone).astype(int)).max() <= 1
+    everywhere, rows = mesh.replicate(view), mesh.spread(np.arange(16, dtype=np.uint32))
+    assert len(drawing._sample(model, everywhere, rows, None, sampler=None).sharding.device_set) == 8
+    held = evaluation.HeldOut(data=datasets.Digits(), images=21, batch=8)
+    assert held.report(model, view).scalars["eval/loss"] > 0
+    published, images = features.Published(), np.zeros((21, 28, 28, 1), np.uint8)
+    assert len(published(images[:16]).sharding.device_set) == 8
+    assert features.extract(published, images).shape[0] == 21
+
+
 def main() -> None:
     assert jax.device_count() == 8
+    check_spread()
     one, eight = train(1), train(8)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(close, one[0], eight[0])

@@ -51,12 +51,12 @@ class Cluster:
         quick = [
             "experiment=dqn/cartpole",
             "+debug=tiny",
-            "evaluators=none",
             f"budget={budget}",
             f"log_every={SIZE * 10}",
         ]
         quick += [f"checkpoint.every={SIZE * EVERY}", "cluster=mini"]
-        quick += [] if any(argument.startswith("tracker") for argument in arguments) else ["tracker=none"]
+        for group in ("tracker", "evaluators"):
+            quick += [] if any(argument.startswith(group) for argument in arguments) else [f"{group}=none"]
         quick += [] if "-m" in arguments else [f"hydra.run.dir={folder}"]
         launched = self.launch(*quick, *arguments)
         assert launched.returncode == 0, launched.stderr

@@ -1,12 +1,13 @@
 """Jobs of several processes on a real Slurm, with a stand-in for the training: whose end counts, and for what."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from experiments import jobs, watching
-from tests.slurm.conftest import Cluster, Run
+from tests.slurm.conftest import SIZE, Cluster, Run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -98,6 +99,23 @@ def test_two_nodes_train_one_run_stop_together_and_go_on(cluster: Cluster, tmp_p
     assert "finished" not in (folder / f"slurm/{run.job}-rank1.log").read_text()  # once
     newest = max((folder / "checkpoints").glob("0*"))
     assert sorted(path.name for path in newest.glob("source/*")) == ["0.npz", "1.npz"]
+
+
+def test_an_evaluation_is_left_at_a_signal_and_made_again(cluster: Cluster, tmp_path: Path):
+    """Of two processes that play different games, and would for hours."""
+    judged = ["evaluators=episodes", f"evaluators.episodes.every={50 * SIZE}", "evaluators.episodes.episodes=1000000"]
+    run = cluster.train(tmp_path / "run", "nodes=2", "source.shards=2", "learner.replay.shards=2", *judged)
+    for attempt in (1, 2):
+        run.wait(lambda attempt=attempt: run.events.count("started") == attempt and run.newest == 50)
+        time.sleep(10)  # into the evaluation
+        began = time.monotonic()
+        cluster.ask("scancel", "--signal=USR1", run.job)
+        run.wait(lambda attempt=attempt: run.events.count("stopped") == attempt)
+        assert time.monotonic() - began < 30  # with a checkpoint, and the end of two processes
+        assert [line["checkpoint"] for line in run.attempts if line["event"] == "stopped"] == [f"{50:012d}"] * attempt
+        assert run.said.count("evaluators.episodes: stopped") == attempt
+    cluster.ask("scancel", run.job)
+    run.check_rows()
 
 
 def test_a_killed_process_ends_the_job(cluster: Cluster, tmp_path: Path):
