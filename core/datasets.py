@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
@@ -160,16 +161,18 @@ class Npz:
     classes: int | None = None  # None: as many as the labels have, without gaps
 
     def load(self, split: Split) -> Dataset:
-        found = array_files.read_npz(pathlib.Path(self.path).expanduser(), split)
+        found = array_files.read_npz(pathlib.Path(os.path.expanduser(self.path)), split)
         classes, label = 0, found.label
         if label is not None:
             _check_label(label, len(found.image))
         if found.learned is not None and label is not None:
             classes = _classes(found.learned, self.classes)
-        elif found.learned is not None or label is not None:
-            raise ValueError(
-                f"path={self.path}: labels for some splits and not for others; give all of them some, or none"
-            )
+            for judged in found.judged if self.classes is None else ():
+                if len(new := np.setdiff1d(judged, found.learned)):
+                    raise ValueError(
+                        f"path={self.path}: label: {', '.join(map(str, new[:5]))}: of these classes there are images "
+                        "to judge by and none to train on; add some, or leave those out"
+                    )
         elif self.classes:
             raise ValueError(f"classes={self.classes}: {self.path} has no array `label`; leave it out")
         names = found.provenance.get("class_names")
@@ -303,7 +306,7 @@ def _share(split: Split, groups: np.ndarray, what: str, shares: tuple[str, ...] 
 
 
 def _existing(folder: str) -> pathlib.Path:
-    path = pathlib.Path(folder).expanduser()
+    path = pathlib.Path(os.path.expanduser(folder))
     if not path.is_dir():
         raise ValueError(
             f"folder={folder}: no such folder; a run whose data were moved takes source.folder=<the new place>"
