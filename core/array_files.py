@@ -22,6 +22,7 @@ class Arrays:
     image: np.ndarray
     label: np.ndarray | None  # [N]
     learned: np.ndarray | None  # [M] the labels that say which classes there are: of all images, or of the training's
+    judged: Sequence[np.ndarray]  # the labels of splits that are not trained on
     group: np.ndarray | None  # [N], which images belong together
     shares: tuple[str, ...]  # splits without arrays of their own, which are shares of these
     provenance: Mapping[str, Any]
@@ -49,6 +50,9 @@ def read_npz(path: pathlib.Path, split: str) -> Arrays:
             used = {name for (part, _), name in named.items() if part in parts}
             if unused := sorted(set(keys) - used - set(_ABOUT)):
                 distributed.say(f"path={path}: left out arrays that are not used: {', '.join(unused)}")
+            labelled = [part for part in parts if (part, "label") in named]
+            if 0 < len(labelled) < len(parts):
+                raise ValueError("label: labels for some splits and not for others; give all of them some, or none")
             learned = own.get("train", "")
             part = own.get(split, learned)
             # What is kept is a copy of some rows: twice the size at most.
@@ -59,6 +63,7 @@ def read_npz(path: pathlib.Path, split: str) -> Arrays:
                 image=image,
                 label=_label(found, named.get((part, "label"))),
                 learned=_label(found, named.get((learned, "label"))),
+                judged=[found[named[p, "label"]].ravel() for p in labelled if p != learned],
                 group=_group(found, named.get((part, "group")), len(image)),
                 shares=tuple(s for s in ("test", "validation") if s not in own) if part == learned else (),
                 provenance=_about(found, keys),

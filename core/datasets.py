@@ -9,20 +9,16 @@ Classes are counted from 0 without gaps. Their names, where the data have some, 
 
 import dataclasses
 import functools
-import gzip
 import hashlib
 import importlib
-import io
+import os
 import pathlib
-import pickle
-import tarfile
-import zlib
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from core import array_files, download, image_files
+from core import array_files, download, image_files, official_files
 
 Split = Literal["train", "validation", "test"]
 SPLITS = ("train", "validation", "test")
@@ -91,10 +87,14 @@ class Idx:
     def load(self, split: Split) -> Dataset:
         folder = self._folder()
         part = "t10k" if split == "test" else "train"
-        image = _read_idx(_find(folder, f"{part}-images-idx3-ubyte"), axes=3)[..., None]
-        label = _read_idx(_find(folder, f"{part}-labels-idx1-ubyte"), axes=1)
+        image = official_files.read_idx(official_files.find(folder, f"{part}-images-idx3-ubyte"), axes=3)[..., None]
+        label = official_files.read_idx(official_files.find(folder, f"{part}-labels-idx1-ubyte"), axes=1)
         _check_label(label, len(image))
-        learned = _read_idx(_find(folder, "train-labels-idx1-ubyte"), axes=1) if split == "test" else label
+        learned = (
+            official_files.read_idx(official_files.find(folder, "train-labels-idx1-ubyte"), axes=1)
+            if split == "test"
+            else label
+        )
         if self.classes is None and (count := _classes(learned, None)) < 10:
             raise ValueError(f"label: {count} classes, where {self.name} has 10; type source.data.classes={count}")
         clothes = self.name == "fashion_mnist" and self.folder is None  # others' folders may hold anything
@@ -117,8 +117,10 @@ class Cifar10:
 
     def load(self, split: Split) -> Dataset:
         names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
-        files = _cifar_files(download.fetch("cifar10") if self.folder is None else _existing(self.folder), names)
-        parts = [_read_cifar(name, files[name]) for name in names]
+        files = official_files.cifar_files(
+            download.fetch("cifar10") if self.folder is None else _existing(self.folder), names
+        )
+        parts = [official_files.read_cifar(name, files[name]) for name in names]
         image = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         label = np.concatenate([np.asarray(part["labels"]) for part in parts])
         return _official(_whole(np.ascontiguousarray(image), label, 10, {"class_names": _CIFAR10}), split)
@@ -159,16 +161,18 @@ class Npz:
     classes: int | None = None  # None: as many as the labels have, without gaps
 
     def load(self, split: Split) -> Dataset:
-        found = array_files.read_npz(pathlib.Path(self.path).expanduser(), split)
+        found = array_files.read_npz(pathlib.Path(os.path.expanduser(self.path)), split)
         classes, label = 0, found.label
         if label is not None:
             _check_label(label, len(found.image))
         if found.learned is not None and label is not None:
             classes = _classes(found.learned, self.classes)
-        elif found.learned is not None or label is not None:
-            raise ValueError(
-                f"path={self.path}: labels for some splits and not for others; give all of them some, or none"
-            )
+            for judged in found.judged if self.classes is None else ():
+                if len(new := np.setdiff1d(judged, found.learned)):
+                    raise ValueError(
+                        f"path={self.path}: label: {', '.join(map(str, new[:5]))}: of these classes there are images "
+                        "to judge by and none to train on; add some, or leave those out"
+                    )
         elif self.classes:
             raise ValueError(f"classes={self.classes}: {self.path} has no array `label`; leave it out")
         names = found.provenance.get("class_names")
@@ -302,84 +306,12 @@ def _share(split: Split, groups: np.ndarray, what: str, shares: tuple[str, ...] 
 
 
 def _existing(folder: str) -> pathlib.Path:
-    path = pathlib.Path(folder).expanduser()
+    path = pathlib.Path(os.path.expanduser(folder))
     if not path.is_dir():
         raise ValueError(
             f"folder={folder}: no such folder; a run whose data were moved takes source.folder=<the new place>"
         )
     return path
-
-
-def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """`name`, or as some write it with a dot before `idx`, compressed or not."""
-    for candidate in (name, f"{name}.gz", name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz"):
-        if (folder / candidate).is_file():
-            return folder / candidate
-    raise ValueError(f"folder={folder}: no {name} or {name}.gz in it")
-
-
-def _read_idx(path: pathlib.Path, *, axes: int) -> np.ndarray:
-    """A file of unsigned bytes: 0, 0, 8, the number of axes, their sizes as big-endian uint32, the bytes."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: damaged ({error}); fetch it again") from error
-    start = 4 + 4 * axes
-    if content[:4] != bytes((0, 0, 8, axes)) or len(content) < start:
-        raise ValueError(f"{path}: no IDX file of bytes with {axes} axes")
-    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
-    if len(content) - start != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{path}: holds {len(content) - start:,} bytes for shape {shape}; damaged, fetch it again")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _cifar_files(folder: pathlib.Path, names: list[str]) -> dict[str, bytes]:
-    """What these files hold, out of the archive where it was not unpacked."""
-    for place in (folder, folder / "cifar-10-batches-py"):
-        if all((place / name).is_file() for name in names):
-            return {name: (place / name).read_bytes() for name in names}
-    archive, found = folder / download.CIFAR10, {}
-    if archive.is_file():
-        try:
-            with tarfile.open(archive, "r|gz") as files:
-                for file in files:
-                    name = pathlib.PurePosixPath(file.name).name
-                    if name in names and (content := files.extractfile(file)) is not None:
-                        found[name] = content.read()
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{archive}: damaged ({error}); fetch it again") from error
-    if missing := [name for name in names if name not in found]:
-        raise ValueError(f"folder={folder}: no {missing[0]} in it, nor in a {download.CIFAR10}")
-    return found
-
-
-class _Arrays(pickle.Unpickler):
-    """Reads NumPy arrays in plain containers and nothing else: a pickle could run any program."""
-
-    _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
-
-    def find_class(self, module: str, name: str) -> Any:
-        match module.replace("numpy._core", "numpy.core"), name:
-            case "numpy.core.multiarray", "_reconstruct":
-                return self._RECONSTRUCT
-            case "numpy", "ndarray":
-                return np.ndarray
-            case "numpy", "dtype":
-                return lambda name, *_: np.dtype(name, copy=True)  # old files say `align` in a way that NumPy refuses
-        raise pickle.UnpicklingError(f"holds a {module}.{name}")
-
-
-def _read_cifar(name: str, content: bytes) -> dict[str, Any]:
-    try:
-        found = _Arrays(io.BytesIO(content), encoding="latin1").load()
-        if found["data"].ndim == 2 and found["data"].shape[1] == 3072:
-            return found
-        problem: Any = f"`data` has shape {found['data'].shape}"
-    except Exception as error:  # unpickling damaged bytes may raise anything
-        problem = error
-    raise ValueError(f"{name}: no batch of CIFAR-10's python version ({problem}); fetch it again")
 
 
 def _package(name: str) -> Any:

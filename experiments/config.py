@@ -147,8 +147,9 @@ def _absolute(value: Any, key: str = "") -> Any:
         return {name: _absolute(item, str(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_absolute(item, key) for item in value]
-    if isinstance(value, str) and value and _PLACES.fullmatch(key) and (place := Path(value).expanduser()).exists():
-        return str(place.absolute())
+    if isinstance(value, str) and value and _PLACES.fullmatch(key):
+        place = os.path.expanduser(value)
+        return os.path.abspath(place) if os.path.exists(place) else value
     return value
 
 

@@ -160,11 +160,13 @@ def load(folder: str | Path) -> dict[str, Any]:
 
 
 def _renamed(config: dict[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What earlier versions called otherwise, and the classes' order that the run began with."""
+    """What earlier versions called otherwise, and the classes that the run began with, in their order."""
     names = protocol.get("data", {}).get("provenance", {}).get("class_names")
     for node in _nodes(config):
         if names and node.get("_target_") == "core.datasets.ImageFolder":
             node["class_names"] = node.get("class_names") or list(names)
+        if protocol.get("classes") and node.get("_target_") == "core.datasets.Npz":
+            node["classes"] = node.get("classes") or protocol["classes"]
     learner = config.get("learner", {})
     if "compute" in learner and "network" in learner:
         learner["network"].setdefault("compute", learner["compute"])

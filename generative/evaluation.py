@@ -28,7 +28,8 @@ class Samples:
     """A grid of images from fixed seeds: one row for each class and one seed for each column where there are labels.
 
     Classes are shown evenly, however many images the data have of each; those of which `data` have none to train on are
-    left out. Where there are more classes than `count`, so many of them, evenly spread over all, have one image each.
+    left out. With `count` less than two images a class each has one, in a square; with less than one, so many classes,
+    evenly spread over all.
     """
 
     data: datasets.Recipe | None = None

@@ -64,7 +64,7 @@ def test_validation_alone_is_the_test_set_and_that_is_said(tmp_path: pathlib.Pat
         ({"image": WHOLE, "label": LABEL * 10**9}, r"no image of class 1 and 1999999997 more"),
         (
             {"x_train": WHOLE, "y_train": LABEL, "x_test": WHOLE, "y_test": LABEL + 1},
-            "label: 3 at image 2, and 19 more",
+            "label: 3: of these classes there are images to judge by",
         ),
         ({"image": np.repeat(WHOLE, 4, -1)}, r"RGBA: leave out the opacity, image\[\.\.\., :3\]"),
         ({"image": np.repeat(WHOLE, 2, -1)}, r"grey and opacity: take image\[\.\.\., :1\]"),

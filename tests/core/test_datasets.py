@@ -101,6 +101,20 @@ def test_damaged_files_are_refused_by_name(mnist, name: str, content: bytes | No
         datasets.Idx(name="mnist", folder=str(folder)).load("train")
 
 
+def test_other_images_in_the_same_format_say_how_many_classes(mnist):
+    folder, _ = mnist
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx((np.arange(40) % 4).astype(np.uint8)))
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx((np.arange(10) % 4).astype(np.uint8)))
+    with pytest.raises(ValueError, match=r"label: 4 classes, where mnist has 10; type source\.data\.classes=4"):
+        datasets.Idx(name="mnist", folder=str(folder)).load("test")
+    assert datasets.Idx(name="mnist", folder=str(folder), classes=4).load("test").classes == 4
+    letters = 1 + np.arange(40) % 26  # as EMNIST counts them
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(letters.astype(np.uint8)))
+    with pytest.raises(ValueError, match=r"26 classes from 1 to 26, and no image of class 0: .*classes=27"):
+        datasets.Idx(name="mnist", folder=str(folder)).load("train")
+    assert datasets.Idx(name="mnist", folder=str(folder), classes=27).load("train").counts[0] == 0
+
+
 def test_no_such_folder_is_told():
     with pytest.raises(ValueError, match="folder=nowhere: no such folder"):
         datasets.Idx(name="mnist", folder="nowhere").load("train")

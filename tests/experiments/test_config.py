@@ -320,3 +320,16 @@ def test_debug_shrinks_what_there_is_and_leaves_what_was_typed():
     cartpole = config.compose("experiment=dqn/cartpole", "+debug=tiny")
     assert cartpole.keys() == full.keys()  # no `debug` left
     assert "sticky" not in cartpole["source"]  # nothing that the run has no use for
+
+
+def test_places_are_saved_as_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("judge", "mnist", "data.npz"):
+        Path(name).mkdir()
+    content = {"init_from": "judge", "data": [{"path": "data.npz", "name": "mnist"}], "features": {"run": "./judge"}}
+    config.save(tmp_path / "run", content | {"source": {"folder": "gone", "file": None}}, protocol={"path": "data.npz"})
+    saved = config.load("run")
+    assert saved["init_from"] == saved["features"]["run"] == str(tmp_path / "judge")
+    assert saved["data"] == [{"path": str(tmp_path / "data.npz"), "name": "mnist"}]
+    assert saved["source"] == {"folder": "gone", "file": None}
+    assert config.protocol("run") == {"path": str(tmp_path / "data.npz")}
