@@ -22,11 +22,12 @@ from hydra.core import global_hydra, hydra_config
 from omegaconf import DictConfig, OmegaConf
 from omegaconf import errors as omegaconf_errors
 
-from experiments import build, mistakes, resuming
+from experiments import build, fitting, mistakes, resuming
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 EXIT_MISTAKE = 2
 EXIT_FAILED = 1  # of a sweep of which a job failed in its run
+GROUPS = frozenset(path.name for path in CONF.iterdir() if path.is_dir())
 FILE = "config.yaml"  # in a run's folder
 
 Config = dict[str, Any]  # plain: dicts, lists, text, numbers; nothing left to interpolate
@@ -44,16 +45,34 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
     with _raising() as told_in_full:
         try:
             sys.argv[1:] = resuming.arguments(sys.argv[1:])
+            fitting.check_single(resuming.overrides(sys.argv[1:]), GROUPS)
             with _summed_up(failures, raising=told_in_full):
                 hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(_job(task, failures))()
-        except (errors.CompactHydraException, build.ConfigError) as error:
-            if told_in_full:
+        except _MISTAKES as error:
+            if told_in_full or (type(error) is ValueError and "Config group override" not in str(error)):
                 raise
-            told = str(error)
-            if isinstance(error, errors.CompactHydraException):
-                told = mistakes.explain(error, resuming.overrides(sys.argv[1:]), conf=CONF, name=name)
-            sys.stderr.write(f"{told}\n")
+            sys.stderr.write(f"{_explained(error, name)}\n")
             sys.exit(EXIT_MISTAKE)
+
+
+_MISTAKES = (errors.CompactHydraException, omegaconf_errors.OmegaConfBaseException, ValueError)
+
+
+def _explained(error: Exception, name: str) -> str:
+    """A mistake in the command line or the config in a line or two."""
+    lines = resuming.overrides(sys.argv[1:])
+    if isinstance(error, errors.CompactHydraException):
+        return mistakes.explain(error, lines, conf=CONF, name=name)
+    if type(error) is ValueError:  # of Hydra's, for group=null
+        empty = next((line for line in lines if line.endswith("=null")), "null")
+        return f"{empty}: no such choice; name one, or take the whole group out: ~{empty.removesuffix('=null')}"
+    if isinstance(error, omegaconf_errors.OmegaConfBaseException):  # by Hydra's own --cfg job --resolve
+        try:
+            mistakes.unresolved(lines, conf=CONF, name=name)
+        except build.ConfigError as better:
+            return str(better)
+        return f"{error.full_key or 'the config'}: {str(error.msg or error).splitlines()[0]}"
+    return str(error)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,12 +92,18 @@ def reason(error: BaseException) -> str:
     return told if isinstance(error, build.ConfigError) else f"{type(error).__name__}: {told}"
 
 
-def compose(*overrides: str, name: str = "train") -> Config:
-    """What `main` hands to its task under these overrides, for tests and tools. Errors are Hydra's own."""
+def compose(*overrides: str, name: str = "train", fits: bool = False) -> Config:
+    """What `main` hands to its task under these overrides, for tests and tools. Errors are Hydra's own.
+
+    With `fits` all of it has to belong together and be used, or build.ConfigError is raised.
+    """
     inside = global_hydra.GlobalHydra.instance().is_initialized()  # of a task that `main` runs
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
     with _current(config):
+        if fits and not config.get("resume"):
+            fitting.check_single(overrides, GROUPS)
+            fitting.check(config, choices=config.hydra.runtime.choices, typed=overrides)
         return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
 
 
@@ -157,6 +182,8 @@ def _job(task: Callable[[Config, Path], Any], failures: list[Failure]) -> Callab
         if sweep:
             print(f"job {settings.job.num}: {' '.join(typed)} in {folder}", flush=True)
         try:
+            if not config.get("resume"):
+                fitting.check(config, choices=settings.runtime.choices, typed=typed)
             plain = resolved(config)
             if plain.get("resume"):
                 plain = resuming.merged(plain, typed)
