@@ -103,8 +103,20 @@ def compose(*overrides: str, name: str = "train", fits: bool = False) -> Config:
     with _current(config):
         if fits and not config.get("resume"):
             fitting.check_single(overrides, GROUPS)
-            fitting.check(config, choices=config.hydra.runtime.choices, typed=overrides)
+            _fits(config, choices=config.hydra.runtime.choices, typed=overrides)
         return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+
+
+def _fits(config: DictConfig, *, choices: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
+    """Raises build.ConfigError where the parts of a run do not fit; returns lines on what the experiment overruled."""
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    fitting.check(raw, choices=choices, typed=typed)
+    lines, path = [], CONF / "learner" / f"{choices.get('learner')}.yaml"
+    if path.is_file() and path.read_text().startswith("# @package _global_"):  # which sets more than the learner
+        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        named = {"experiment": str(choices.get("experiment")), "typed": typed}
+        lines += fitting.overruled(raw, "learner", path.stem, content, **named)
+    return lines
 
 
 def resolved(config: DictConfig) -> Config:
@@ -125,7 +137,7 @@ def resolved(config: DictConfig) -> Config:
 
 def _shrunk(config: DictConfig) -> DictConfig:
     """`config` with the values of its node `debug` at every key that it has; what was typed stays as typed."""
-    typed = resuming.keys(hydra_config.HydraConfig.get().overrides.task)
+    typed = resuming.keys(_as_typed())
 
     def shrink(node: dict[str, Any], values: Mapping[str, Any], outer: str) -> None:
         for name in values.keys() & node.keys():
@@ -178,12 +190,13 @@ def _job(task: Callable[[Config, Path], Any], failures: list[Failure]) -> Callab
     def job(config: DictConfig) -> Any:
         settings = hydra_config.HydraConfig.get()
         folder, sweep = Path(settings.runtime.output_dir), settings.mode is not types.RunMode.RUN
-        typed = list(settings.overrides.task)
+        typed = _as_typed()
         if sweep:
             print(f"job {settings.job.num}: {' '.join(typed)} in {folder}", flush=True)
         try:
             if not config.get("resume"):
-                fitting.check(config, choices=settings.runtime.choices, typed=typed)
+                for line in _fits(config, choices=settings.runtime.choices, typed=typed):
+                    print(line, flush=True)
             plain = resolved(config)
             if plain.get("resume"):
                 plain = resuming.merged(plain, typed)
@@ -287,7 +300,13 @@ def _current(config: DictConfig) -> Iterator[None]:
 def command() -> str:
     """What was typed, where Hydra was asked for it."""
     settings = hydra_config.HydraConfig.get()
-    return f"python -m experiments.{settings.job.name} {' '.join(settings.overrides.task)}"
+    return f"python -m experiments.{settings.job.name} {' '.join(_as_typed())}"
+
+
+def _as_typed() -> list[str]:
+    """The overrides, those with interpolations as they were typed."""
+    overrides: Any = OmegaConf.to_container(hydra_config.HydraConfig.get().overrides.task, resolve=False)
+    return overrides
 
 
 def _commands(path: Path) -> str:

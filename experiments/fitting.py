@@ -4,8 +4,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from experiments import build
 
 _SHARED = ("network", "optimizer", "sampler")  # which a learner refers to
@@ -17,15 +15,14 @@ _START = {
 }
 
 
-def check(config: DictConfig, *, choices: Mapping[str, Any], typed: Sequence[str]) -> None:
+def check(raw: Mapping[str, Any], *, choices: Mapping[str, Any], typed: Sequence[str]) -> None:
     """Raises build.ConfigError for parts that are not of one kind, and for what was typed and nothing uses.
 
     Args:
-      config: a run's, with its interpolations.
+      raw: a run's config, plain, with its interpolations as they are written.
       choices: group -> what was chosen of it, as Hydra says it.
       typed: overrides.
     """
-    raw: Any = OmegaConf.to_container(config, resolve=False)
     if "learner" not in raw:
         return
     given = [re.split("[=@]", line.lstrip("+~"))[0] for line in typed]
@@ -47,6 +44,25 @@ def check_single(typed: Sequence[str], groups: Collection[str]) -> None:
             names = [name.strip() for name in value[1:-1].split(",")]
             remedy = f"take {group}={names[-1]}, or -m {group}={','.join(names)} for a run of each"
             raise build.ConfigError(group, f"={value}: one is wanted, as the files of several would mix; {remedy}")
+
+
+def overruled(
+    raw: Mapping[str, Any],
+    group: str,
+    choice: str,
+    content: Mapping[str, Any],
+    *,
+    experiment: str,
+    typed: Sequence[str],
+) -> Iterator[str]:
+    """A line on each value that a choice's file, `content`, gives outside its group and the experiment changed."""
+    given = {re.split("[=@]", line.lstrip("+~"))[0] for line in typed}
+    for dotted, value in _leaves({name: node for name, node in content.items() if name not in ("defaults", group)}):
+        key = dotted.lstrip(".")
+        now = _get(raw, key.split("."))
+        if now != value and key not in given:
+            changed = f"{group}={choice} has {key}={value}, which experiment={experiment} made {now}"
+            yield f"{changed}; {key}={value} makes it so again"
 
 
 def _check_kinds(raw: Mapping[str, Any], choices: Mapping[str, Any], given: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ def explain(error: errors.CompactHydraException, overrides: Sequence[str], *, co
 def unresolved(overrides: Sequence[str], *, conf: Path, name: str) -> None:
     """Raises build.ConfigError where these overrides choose what does not belong together."""
     config = _compose_what_fits(overrides, conf=conf, name=name)
-    fitting.check(config, choices=config.hydra.runtime.choices, typed=overrides)
+    fitting.check(_raw(config), choices=config.hydra.runtime.choices, typed=overrides)
 
 
 def _unreadable(override: str) -> str:
@@ -78,6 +78,10 @@ def _unknown(key: str, overrides: Sequence[str], *, conf: Path, name: str) -> st
     return told
 
 
+def _raw(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=False)  # pyright: ignore[reportReturnType]
+
+
 def _typed(key: str, overrides: Sequence[str]) -> str:
     """The override of this key, as it was typed."""
     return next((line for line in overrides if re.split("[=@]", line.lstrip("+~"))[0] == key), key)
@@ -93,7 +97,7 @@ def _adds(typed: str, overrides: Sequence[str], *, conf: Path) -> str | None:
         return None
     run = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "debug")])
     try:
-        fitting.check(run, choices=config.hydra.runtime.choices, typed=[adding])
+        fitting.check(_raw(run), choices=config.hydra.runtime.choices, typed=[adding])
         run.name = "any"  # Hydra would say it
         plain: Any = OmegaConf.to_container(run, resolve=True)
         build.plan(plain | {"_target_": "experiments.build.Run"})

@@ -151,5 +151,17 @@ def test_a_launch_checks_the_same():
     config.compose(IMAGES, "learner.data=0.3", "sampler=euler", fits=True)
 
 
+def test_what_an_experiment_overrules_is_said_in_a_line(monkeypatch, capsys: pytest.CaptureFixture):
+    line = "learner=prioritized has optimizer.learning_rate=6.25e-05, which experiment=dqn/atari made 0.00025; "
+    monkeypatch.setattr(sys, "argv", ["train", "experiment=dqn/atari", "learner=prioritized"])
+    config.main(lambda settings, folder: None)
+    assert line + "optimizer.learning_rate=6.25e-05 makes it so again\n" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "optimizer.learning_rate=1e-4"])
+    config.main(lambda settings, folder: None)
+    monkeypatch.setattr(sys, "argv", ["train", "experiment=dqn/demo"])
+    config.main(lambda settings, folder: None)
+    assert " made " not in capsys.readouterr().out
+
+
 def test_several_evaluators_lie_side_by_side():
     fitting.check_single(["evaluators=[images,classifier]", "learner.network.widths=[8,8]", "budget=3"], config.GROUPS)
