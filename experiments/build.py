@@ -162,6 +162,8 @@ def plan(value: Any, key: str = "", annotation: Any = Any) -> Any:
             return {}
         if _is_protocol(annotation) or (_is_class(annotation) and not issubclass(dict, annotation)):
             raise ConfigError(key, f": _target_ is missing, so this makes no {annotation.__name__}")
+        if _wants_function(annotation):
+            raise ConfigError(key, ": _target_ is missing, so this makes no function")
         inner = (typing.get_args(annotation) or (Any, Any))[-1] if _is_mapping(annotation) else Any
         kept = {name: item for name, item in value.items() if item is not None or not _is_protocol(inner)}
         return {name: plan(item, _join(key, name), inner) for name, item in kept.items()}
@@ -186,7 +188,7 @@ def _plan_call(node: Mapping[str, Any], key: str, annotation: Any) -> Call:
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for unknown in [name for name in given if name not in names and not open_ended]:
-        raise ConfigError(_join(key, unknown), f": no such key; {nearest(unknown, [*names, *local])}")
+        raise ConfigError(_join(key, unknown), f": no such key; {nearest(unknown, {*names, *local} - {'follows'})}")
     missing = [n for n in names if n not in given and n != "sizes" and parameters[n].default is inspect.Parameter.empty]
     if missing and not partial:
         raise ConfigError(_join(key, missing[0]), f": missing; {target.__module__}.{target.__qualname__} needs it")

@@ -66,7 +66,7 @@ def swept(lines: Sequence[str]) -> list[str]:
 def _fresh(runs: Sequence[list[str]], settings: jobs.Settings, *, sweep: bool, command: str) -> jobs.Launch:
     folder_key = "hydra:sweep.dir" if sweep else "hydra:run.dir"
     # Hydra decides on the folder, by the first run's config.
-    plain = [config.compose(*run, f"+launch_folder=${{{folder_key}}}") for run in runs]
+    plain = [config.compose(*run, f"+launch_folder=${{{folder_key}}}", fits=True) for run in runs]
     folder = _checked(Path(settings.scratch or "", plain[0]["launch_folder"]).absolute())
     for one in plain:
         del one["launch_folder"]

@@ -22,11 +22,12 @@ from hydra.core import global_hydra, hydra_config
 from omegaconf import DictConfig, OmegaConf
 from omegaconf import errors as omegaconf_errors
 
-from experiments import build, mistakes, resuming
+from experiments import build, fitting, mistakes, resuming
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 EXIT_MISTAKE = 2
 EXIT_FAILED = 1  # of a sweep of which a job failed in its run
+GROUPS = frozenset(path.name for path in CONF.iterdir() if path.is_dir())
 FILE = "config.yaml"  # in a run's folder
 
 # Keys whose values are places, where something lies there.
@@ -47,16 +48,34 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
     with _raising() as told_in_full:
         try:
             sys.argv[1:] = resuming.arguments(sys.argv[1:])
+            fitting.check_single(resuming.overrides(sys.argv[1:]), GROUPS)
             with _summed_up(failures, raising=told_in_full):
                 hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(_job(task, failures))()
-        except (errors.CompactHydraException, build.ConfigError) as error:
-            if told_in_full:
+        except _MISTAKES as error:
+            if told_in_full or (type(error) is ValueError and "Config group override" not in str(error)):
                 raise
-            told = str(error)
-            if isinstance(error, errors.CompactHydraException):
-                told = mistakes.explain(error, resuming.overrides(sys.argv[1:]), conf=CONF, name=name)
-            sys.stderr.write(f"{told}\n")
+            sys.stderr.write(f"{_explained(error, name)}\n")
             sys.exit(EXIT_MISTAKE)
+
+
+_MISTAKES = (errors.CompactHydraException, omegaconf_errors.OmegaConfBaseException, ValueError)
+
+
+def _explained(error: Exception, name: str) -> str:
+    """A mistake in the command line or the config in a line or two."""
+    lines = resuming.overrides(sys.argv[1:])
+    if isinstance(error, errors.CompactHydraException):
+        return mistakes.explain(error, lines, conf=CONF, name=name)
+    if type(error) is ValueError:  # of Hydra's, for group=null
+        empty = next((line for line in lines if line.endswith("=null")), "null")
+        return f"{empty}: no such choice; name one, or take the whole group out: ~{empty.removesuffix('=null')}"
+    if isinstance(error, omegaconf_errors.OmegaConfBaseException):  # by Hydra's own --cfg job --resolve
+        try:
+            mistakes.unresolved(lines, conf=CONF, name=name)
+        except build.ConfigError as better:
+            return str(better)
+        return f"{error.full_key or 'the config'}: {str(error.msg or error).splitlines()[0]}"
+    return str(error)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,13 +95,31 @@ def reason(error: BaseException) -> str:
     return told if isinstance(error, build.ConfigError) else f"{type(error).__name__}: {told}"
 
 
-def compose(*overrides: str, name: str = "train") -> Config:
-    """What `main` hands to its task under these overrides, for tests and tools. Errors are Hydra's own."""
+def compose(*overrides: str, name: str = "train", fits: bool = False) -> Config:
+    """What `main` hands to its task under these overrides, for tests and tools. Errors are Hydra's own.
+
+    With `fits` all of it has to belong together and be used, or build.ConfigError is raised.
+    """
     inside = global_hydra.GlobalHydra.instance().is_initialized()  # of a task that `main` runs
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
     with _current(config):
+        if fits and not config.get("resume"):
+            fitting.check_single(overrides, GROUPS)
+            _fits(config, choices=config.hydra.runtime.choices, typed=overrides)
         return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+
+
+def _fits(config: DictConfig, *, choices: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
+    """Raises build.ConfigError where the parts of a run do not fit; returns lines on what the experiment overruled."""
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    fitting.check(raw, choices=choices, typed=typed)
+    lines, path = [], CONF / "learner" / f"{choices.get('learner')}.yaml"
+    if path.is_file() and path.read_text().startswith("# @package _global_"):  # which sets more than the learner
+        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        named = {"experiment": str(choices.get("experiment")), "typed": typed}
+        lines += fitting.overruled(raw, "learner", path.stem, content, **named)
+    return lines
 
 
 def resolved(config: DictConfig) -> Config:
@@ -103,7 +140,7 @@ def resolved(config: DictConfig) -> Config:
 
 def _shrunk(config: DictConfig) -> DictConfig:
     """`config` with the values of its node `debug` at every key that it has; what was typed stays as typed."""
-    typed = resuming.keys(hydra_config.HydraConfig.get().overrides.task)
+    typed = resuming.keys(_as_typed())
 
     def shrink(node: dict[str, Any], values: Mapping[str, Any], outer: str) -> None:
         for name in values.keys() & node.keys():
@@ -169,10 +206,13 @@ def _job(task: Callable[[Config, Path], Any], failures: list[Failure]) -> Callab
     def job(config: DictConfig) -> Any:
         settings = hydra_config.HydraConfig.get()
         folder, sweep = Path(settings.runtime.output_dir), settings.mode is not types.RunMode.RUN
-        typed = list(settings.overrides.task)
+        typed = _as_typed()
         if sweep:
             print(f"job {settings.job.num}: {' '.join(typed)} in {folder}", flush=True)
         try:
+            if not config.get("resume"):
+                for line in _fits(config, choices=settings.runtime.choices, typed=typed):
+                    print(line, flush=True)
             plain = resolved(config)
             if plain.get("resume"):
                 plain = resuming.merged(plain, typed)
@@ -276,7 +316,13 @@ def _current(config: DictConfig) -> Iterator[None]:
 def command() -> str:
     """What was typed, where Hydra was asked for it."""
     settings = hydra_config.HydraConfig.get()
-    return f"python -m experiments.{settings.job.name} {' '.join(settings.overrides.task)}"
+    return f"python -m experiments.{settings.job.name} {' '.join(_as_typed())}"
+
+
+def _as_typed() -> list[str]:
+    """The overrides, those with interpolations as they were typed."""
+    overrides: Any = OmegaConf.to_container(hydra_config.HydraConfig.get().overrides.task, resolve=False)
+    return overrides
 
 
 def _commands(path: Path) -> str:

@@ -11,8 +11,9 @@ import hydra
 from hydra import errors
 from hydra.core.override_parser import overrides_parser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf import errors as omegaconf_errors
 
-from experiments import build
+from experiments import build, fitting
 
 
 def explain(error: errors.CompactHydraException, overrides: Sequence[str], *, conf: Path, name: str) -> str:
@@ -24,13 +25,19 @@ def explain(error: errors.CompactHydraException, overrides: Sequence[str], *, co
         asking = re.match(r"In '(.+?)'", str(error))
         where = f" (asked for in {asking[1]}.yaml)" if asking and asking[1] not in (name, "hydra/config") else ""
         return _no_such_choice(error.missing_cfg_file, choices, error.options or ()) + where
-    if found := re.search(r"Could not override '(.+?)'", str(error)):
-        config = _compose_what_fits(overrides, conf=conf, name=name)
-        keys = [key for key in _keys(config) if key.startswith("hydra") == found[1].startswith("hydra")]
-        # A group of other commands is none of this one's.
-        return _no_such_key(found[1], [name for name in (*_choices(config), *keys) if name != found[1]])
+    if found := re.search(r"Could not (?:override|delete from config\.|delete\. No match for) '(.+?)'", str(error)):
+        return _unknown(found[1], overrides, conf=conf, name=name)
+    if found := re.search(r"An item is already at '(.+?)'|^(\S+) appears more than once", str(error)):
+        key = found[1] or found[2]
+        return f"+{key}: is there already, and + only adds; take {_typed(key, overrides).lstrip('+')}"
     cause = f": {error.__cause__}" if error.__cause__ else ""
     return (str(error).split("\nConfig search path:")[0] + cause).strip()
+
+
+def unresolved(overrides: Sequence[str], *, conf: Path, name: str) -> None:
+    """Raises build.ConfigError where these overrides choose what does not belong together."""
+    config = _compose_what_fits(overrides, conf=conf, name=name)
+    fitting.check(_raw(config), choices=config.hydra.runtime.choices, typed=overrides)
 
 
 def _unreadable(override: str) -> str:
@@ -41,6 +48,62 @@ def _unreadable(override: str) -> str:
         f"{override}: not understood; quote a value that holds spaces, commas, brackets, colons or '=' twice, "
         f"once for the shell and once for Hydra: '{key}=\"{value}\"'"
     )
+
+
+def _unknown(key: str, overrides: Sequence[str], *, conf: Path, name: str) -> str:
+    """Of an override of what the config has not: a group, a key that + would add, or a mistake."""
+    typed, config = _typed(key, overrides), _compose_what_fits(overrides, conf=conf, name=name)
+    groups, value = _choices(config), typed.partition("=")[2]
+    group, _, part = key.partition("/")
+    if name == "train" and group in groups and not typed.startswith("~"):
+        choices = [choice.removeprefix(f"{part}/") for choice in groups[group] if choice.startswith(part)]
+        if value not in choices:
+            return f"{typed}: no such choice; {build.nearest(value, choices)}"
+        if adds := _adds(typed, overrides, conf=conf):
+            return f"{typed}: no {key} was chosen yet; + adds one: {adds}"
+        uses = re.compile(rf"^ *- (override )?(/?{part}|/{group}@_global_\.{group}):", re.MULTILINE)
+        users = sorted(file.stem for file in (conf / "learner").glob("*.yaml") if uses.search(file.read_text()))
+        if users:
+            return f"{typed}: the learner chosen has no {part or group}; those of {', '.join(users)} have"
+    keys = [other for other in _keys(config) if other.startswith("hydra") == key.startswith("hydra")]
+    # A group of other commands is none of this one's.
+    told = _no_such_key(key, [other for other in (*groups, *keys) if other != key])
+    if name == "train" and "." in key and (adds := _adds(typed, overrides, conf=conf)):
+        near = told.partition("did you mean ")[2]
+        return (
+            f"{key}: not in this config; + adds it: {adds}"
+            + f" (or did you mean {near}" * bool(near)
+            + ")" * bool(near)
+        )
+    return told
+
+
+def _raw(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=False)  # pyright: ignore[reportReturnType]
+
+
+def _typed(key: str, overrides: Sequence[str]) -> str:
+    """The override of this key, as it was typed."""
+    return next((line for line in overrides if re.split("[=@]", line.lstrip("+~"))[0] == key), key)
+
+
+def _adds(typed: str, overrides: Sequence[str], *, conf: Path) -> str | None:
+    """`typed` with a + before it where a run takes it so: asked of what composes and checks a run."""
+    adding = f"+{typed.lstrip('+~')}"
+    if "=" not in typed or typed.startswith("~"):
+        return None
+    config = _compose_what_fits([*overrides, adding], conf=conf, name="train")
+    if adding not in config.hydra.overrides.task:
+        return None
+    run = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "debug")])
+    try:
+        fitting.check(_raw(run), choices=config.hydra.runtime.choices, typed=[adding])
+        run.name = "any"  # Hydra would say it
+        plain: Any = OmegaConf.to_container(run, resolve=True)
+        build.plan(plain | {"_target_": "experiments.build.Run"})
+    except (build.ConfigError, omegaconf_errors.OmegaConfBaseException):
+        return None
+    return adding
 
 
 def _no_such_choice(path: str, choices: Mapping[str, list[str]], options: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol, get_args
 import jax
 import jax.numpy as jnp
 
+from core import types
+
 Parameters = tuple[jax.Array, ...]  # of [B, H, W, C] float
 
 LEVELS = 256
@@ -84,8 +86,7 @@ class Bernoulli:
     of_bytes = False
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must be at least 0")
+        types.check_seed(self.seed)
         if self.binarisation not in get_args(Binarisation):
             raise ValueError(f"binarisation={self.binarisation}: must be one of {', '.join(get_args(Binarisation))}")
 

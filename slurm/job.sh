@@ -27,7 +27,7 @@ fi
 
 # @environment
 
-# A run that lies here goes on. It has its config from its first second, and begins anew where it has no checkpoint yet.
+# A run that lies here goes on. Its config is the first that it writes, and it begins anew where it has no checkpoint yet.
 [[ -e $folder/config.yaml ]] && arguments=("resume=$folder" "${changes[@]}")
 
 # What each process does. It holds a lock: one on a node that was lost may still be at work on this run, and is waited

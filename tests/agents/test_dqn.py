@@ -175,10 +175,11 @@ def test_warmup_only_takes_data_in():
     jax.tree.map(np.testing.assert_array_equal, state.params, fresh.params)
 
 
+@pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("sampler", [replay.Uniform(), replay.Prioritized()])
 def test_the_first_update_waits_for_whole_windows_and_no_longer(sampler: replay.Sampler):
     """However few steps `learning_starts` asks for: every weight is 0 a rollout before the first update, none at it."""
-    for n_step, steps, stack in [(1, 1, 1), (3, 4, 4), (4, 4, 1), (10, 4, 4), (10, 1, 4)]:
+    for n_step, steps, stack in [(1, 1, 1), (4, 4, 4), (10, 4, 1)]:
         ring = replay.Replay(capacity=512, n_step=n_step, sampler=sampler)
         agent = learner(linear_table(4, 2), replay=ring, learning_starts=1, update_every=1)
         shape = (1, steps, 3)

@@ -77,7 +77,7 @@ def test_a_film_goes_to_the_folder_and_to_wandb(evaluate, atari: Path):
         ("episodes=0", "episodes=0: an evaluation plays at least 1"),
         ("episodes=many", "episodes=many: should be a valid integer"),
         ("epsilon=2", "epsilon=2.0: a share of random actions"),
-        ("seed=-1", "seed=-1: must be at least 0"),
+        ("seed=-1", "seed=-1: must lie in 0..4294967295"),
         ("which=last", "which=last: should be 'latest' or 'best'"),
         ("video=true", "video=true: only Atari games can be filmed"),
         ("episode=3", "episode: no such key; did you mean episodes?"),

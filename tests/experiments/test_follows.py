@@ -79,6 +79,7 @@ def test_numbers_made_from_the_budget_are_made_anew(typed: list[str], before: di
         return {key: resuming._get(settings, resuming._split(key)) for key in before}
 
     first = start(*typed, "hydra.run.dir=run")
+    assert " ".join(typed) in Path("run/config.yaml").read_text().partition("\n")[0]
     assert values(first) == before and first["follows"].keys() == before.keys()
     second = start("resume=run", "budget=5000")
     assert values(second) == after

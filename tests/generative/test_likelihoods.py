@@ -154,5 +154,5 @@ def test_refuses_what_cannot_work():
         likelihoods.Gaussian(scale=0)
     with pytest.raises(ValueError, match=r"scale=-1: must be greater than 0"):
         likelihoods.DiscretisedLogistic(scale=-1)
-    with pytest.raises(ValueError, match=r"seed=-1: must be at least 0"):
+    with pytest.raises(ValueError, match=r"seed=-1: must lie in 0"):
         likelihoods.Bernoulli(seed=-1)
