@@ -2,7 +2,7 @@
 
     checkpoints/000000001200/    one folder a checkpoint, named by its step (`core/checkpoint_files.py`)
     checkpoints/best/<n>/        the best by a named metric (the n-th to be so), without replay and source
-    checkpoints/tmp-*            an interrupted save or removal: swept away at the next start
+    checkpoints/tmp-*            an interrupted save or removal: removed when the run goes on
 
 A folder gets its name by a rename, once everything in it has reached the disk. Of several processes the first one lists
 folders and decides, since on a shared disk the others may see an older listing.
@@ -101,11 +101,6 @@ class Checkpoints:
         self._keep, self._replay, self._better, self._log = keep, replay, better, log
         self._last: Saved | None = None  # the newest that this object has written or read
         self._told = False
-        with distributed.together():
-            if distributed.primary():
-                self._best_folder.mkdir(parents=True, exist_ok=True)
-                for leftover in [*self.folder.glob("tmp-*"), *self._best_folder.glob("tmp-*")]:
-                    shutil.rmtree(leftover)
 
     def save(self, step: int, state: Any, source: Any, *, extra: Mapping[str, Any]) -> Saved:
         """Writes a checkpoint and returns when it is safe; a second save of the same step only renews `extra`.
@@ -140,8 +135,10 @@ class Checkpoints:
     def restore(self, abstract: Any, *, replay: Callable[[], Any] | None = None) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is none at all.
 
-        Damaged ones are named in a warning and, once an older one has taken their place, set aside. `abstract`
-        is a state of ShapeDtypeStructs whose shardings say where to put it. Where its replay was not saved,
+        Nothing in the folder changes unless one is found. Damaged ones are named in a warning and, once an older one
+        has taken their place, set aside.
+
+        `abstract` is a state of ShapeDtypeStructs whose shardings say where to put it. Where its replay was not saved,
         `replay()` makes the one to start with (by default the field is None).
 
         Raises: Mismatch, SchemaError; CheckpointError where all are damaged.
@@ -198,9 +195,11 @@ class Checkpoints:
         return None
 
     def _tidy(self, damaged: list[pathlib.Path], step: int) -> None:
-        """Before the run goes on from `step`: removes damaged checkpoints, and a best one that is later than `step`."""
+        """Before the run goes on from `step`: removes leftovers and a later best one, sets damaged ones aside."""
+        for leftover in [*self.folder.glob("tmp-*"), *self._best_folder.glob("tmp-*")]:
+            shutil.rmtree(leftover)
         for bad in damaged:
-            os.rename(bad, self.folder / f"tmp-damaged-{bad.name}")  # swept away at the next start
+            os.rename(bad, self.folder / f"tmp-damaged-{bad.name}")  # removed at the next start
         for path in complete(self._best_folder):
             if files.read_manifest(path).step > step:
                 _remove(path)
@@ -214,6 +213,7 @@ class Checkpoints:
         self._check_finite(step, leaves)
         ring = ring if with_replay else {}
         with distributed.together():
+            final.parent.mkdir(parents=True, exist_ok=True)
             files.check_space(final.parent, step, state=files.size_of(leaves), replay=files.size_of(ring))
         making = final.with_name(f"tmp-{final.name}")
         if distributed.primary():

@@ -123,7 +123,6 @@ def _prepare(evaluators: Mapping[str, types.Evaluator], learner: Any) -> None:
 
 def _begin(run: build.Run, folder: Path) -> tuple[checkpoint.Checkpoints, loop.Start]:
     """The run about to go on, with its checkpoints in `folder`. Raises ConfigError where it cannot be."""
-    fresh = not folder.exists()
     checkpoints = checkpoint.Checkpoints(
         folder,
         keep=run.checkpoint.keep,
@@ -142,10 +141,6 @@ def _begin(run: build.Run, folder: Path) -> tuple[checkpoint.Checkpoints, loop.S
             weights=None if run.init_from is None else _weights(Path(run.init_from)),
         )
     except (loop.Refused, checkpoint.CheckpointError) as error:
-        if fresh and distributed.primary():
-            with contextlib.suppress(OSError):  # only empty ones go
-                (folder / "best").rmdir()
-                folder.rmdir()
         raise build.ConfigError("", str(error)) from error
 
 

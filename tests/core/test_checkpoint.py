@@ -111,7 +111,10 @@ def test_the_newest_few_are_kept_and_leftovers_go(tmp_path):
     assert [path.name[-1] for path in checkpoint.complete(tmp_path)] == ["2", "3"]
     (tmp_path / "tmp-000000000004").mkdir()
     (tmp_path / "best" / "tmp-000000000001").mkdir(parents=True, exist_ok=True)
-    open_(tmp_path)
+    with pytest.raises(checkpoint.Mismatch):
+        open_(tmp_path).restore(abstract(make(0, width=8)))
+    assert len([*tmp_path.rglob("tmp-*")]) == 2  # a run that is refused changes nothing
+    open_(tmp_path).restore(abstract(make(0)))
     assert not [*tmp_path.rglob("tmp-*")]
 
 
@@ -290,7 +293,7 @@ def test_a_full_disk_is_foreseen_and_leaves_the_previous_checkpoint(tmp_path, mo
             checkpoint.CheckpointError, match=r"No space left on device.*earlier checkpoints are untouched"
         ):
             checkpoints.save(3, make(3), None, extra={})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000001", "000000000002", "best"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000001", "000000000002"]
     restored = checkpoints.restore(abstract(make(0)))
     assert restored is not None
     assert restored.step == 2
