@@ -38,7 +38,7 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
     with _raising() as told_in_full:
         try:
             sys.argv[1:] = resuming.arguments(sys.argv[1:])
-            hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(_job(task))()
+            hydra.main(config_path=str(CONF), config_name=name, **mistakes.BASE)(_job(task))()
         except (errors.CompactHydraException, build.ConfigError) as error:
             if told_in_full:
                 raise
@@ -52,7 +52,7 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
 def compose(*overrides: str, name: str = "train") -> Config:
     """What `main` hands to its task under these overrides, for tests and tools. Errors are Hydra's own."""
     inside = global_hydra.GlobalHydra.instance().is_initialized()  # of a task that `main` runs
-    with contextlib.nullcontext() if inside else hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    with contextlib.nullcontext() if inside else hydra.initialize_config_dir(**mistakes.BASE, config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
     with _current(config):
         return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
