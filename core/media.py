@@ -13,7 +13,6 @@ import pathlib
 import subprocess
 from collections.abc import Iterator
 
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
@@ -144,6 +143,8 @@ def _gif(path: pathlib.Path, frames: Iterator[np.ndarray], count: int, rate: flo
 
 
 def _mp4(path: pathlib.Path, frames: Iterator[np.ndarray], count: int, rate: float, factor: int) -> None:
+    import imageio_ffmpeg  # here, because it brings an ffmpeg, and a grid or a PNG needs none
+
     del count
     first = next(frames)
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{first.shape[1]}x{first.shape[0]}", "-r", f"{rate:g}"]

@@ -27,7 +27,7 @@ FLAGS = {
     # Convolutions go to Eigen instead of YNNPACK.
     "--xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",
 }
-JAXLIBS = ("0.10.",)  # a jaxlib that does not know a flag ends the process
+JAXLIBS = ("0.10.", "0.11.", "0.12.")  # where the flags are known: an unknown one ends the process
 
 
 def tune(*, wanted: bool = True) -> None:

@@ -94,7 +94,7 @@ def _number(value: Any) -> float | None:
 
 
 def _write_item(path: pathlib.Path, item: types.Image | types.Video) -> None:
-    from core import media  # here, because it brings Pillow and ffmpeg, which most runs never need
+    from core import media  # here, because it brings Pillow, which most runs never need
 
     if isinstance(item, types.Image):
         media.write_png(path, item.pixels)

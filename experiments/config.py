@@ -50,7 +50,7 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
             sys.argv[1:] = resuming.arguments(sys.argv[1:])
             fitting.check_single(resuming.overrides(sys.argv[1:]), GROUPS)
             with _summed_up(failures, raising=told_in_full):
-                hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(_job(task, failures))()
+                hydra.main(config_path=str(CONF), config_name=name, **mistakes.BASE)(_job(task, failures))()
         except _MISTAKES as error:
             if told_in_full or (type(error) is ValueError and "Config group override" not in str(error)):
                 raise
@@ -101,7 +101,7 @@ def compose(*overrides: str, name: str = "train", fits: bool = False) -> Config:
     With `fits` all of it has to belong together and be used, or build.ConfigError is raised.
     """
     inside = global_hydra.GlobalHydra.instance().is_initialized()  # of a task that `main` runs
-    with contextlib.nullcontext() if inside else hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    with contextlib.nullcontext() if inside else hydra.initialize_config_dir(**mistakes.BASE, config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
     with _current(config):
         if fits and not config.get("resume"):

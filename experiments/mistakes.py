@@ -15,6 +15,9 @@ from omegaconf import errors as omegaconf_errors
 
 from experiments import build, fitting
 
+# Which version's defaults hold. Hydra 1.3 warns without it, 1.4 warns of it; what 1.4 does by default is what 1.3 does.
+BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
 
 def explain(error: errors.CompactHydraException, overrides: Sequence[str], *, conf: Path, name: str) -> str:
     """What was wrong in `overrides` of `conf/<name>.yaml`, and what may have been meant."""
@@ -131,7 +134,7 @@ def _no_such_key(wrong: str, names: Sequence[str]) -> str:
 def _compose_what_fits(overrides: Sequence[str], *, conf: Path, name: str) -> DictConfig:
     """The config, with Hydra's part, under those overrides that compose by themselves."""
     kept: list[str] = []
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+    with hydra.initialize_config_dir(**BASE, config_dir=str(conf)):
         config = hydra.compose(name, return_hydra_config=True)
         for override in _in_order(overrides):
             try:

@@ -101,12 +101,14 @@ sys.addaudithook(watch)
 for module in modules:
     importlib.import_module(module)
 installed = (".venv", "__pycache__", ".egg-info")  # libraries look through what is installed
-print([name for name in opened if name.startswith(root + os.sep) and not name.endswith(".py")
+late = {"imageio_ffmpeg", "matplotlib", "pooch", "sklearn", "wandb"}  # slow, or for what few runs do
+late &= sys.modules.keys()
+print([*late] + [name for name in opened if name.startswith(root + os.sep) and not name.endswith(".py")
        and not any(part in name for part in installed)])
 """
 
 
-def test_importing_starts_no_device_and_reads_no_file():
+def test_importing_starts_no_device_reads_no_file_and_takes_nothing_slow():
     modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     # A platform that does not exist: whatever asks JAX for a device, an array or a key raises.
     environment = os.environ | {"JAX_PLATFORMS": "no_such_platform"}

@@ -77,7 +77,8 @@ def test_what_the_user_set_stays(tmp_path):
     ("environ", "jaxlib", "glibc", "names"),
     [
         ({}, "0.10.2", True, {*platform.MALLOC, "XLA_FLAGS"}),
-        ({}, "0.11.0", True, {*platform.MALLOC}),  # a jaxlib that may not know the flag
+        ({}, "0.11.2", True, {*platform.MALLOC, "XLA_FLAGS"}),
+        ({}, "0.13.0", True, {*platform.MALLOC}),  # a jaxlib that may not know the flag
         ({}, "", False, set()),
         ({"LD_PRELOAD": "libjemalloc.so.2"}, "0.10.2", True, {"XLA_FLAGS"}),
         ({"XLA_FLAGS": " ".join(f"{name}=other" for name in platform.FLAGS)}, "0.10.2", True, {*platform.MALLOC}),
