@@ -201,9 +201,11 @@ def programs(learner: Any, source: Any, placement: mesh.Placement) -> _Functions
         abstract, shardings, hint="a smaller learner.replay.capacity or network, or more devices, would fit"
     )
     everywhere = NamedSharding(devices, PartitionSpec())
+    # What runs once is compiled quickly: the random first weights of a U-Net take LLVM longer than its step does.
+    quick = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, learner.view(state)), out_shardings=everywhere)
     return _Functions(
-        init=jax.jit(lambda key: learner.init(key, source.spec), out_shardings=shardings),
+        init=jax.jit(lambda key: learner.init(key, source.spec), out_shardings=shardings, compiler_options=quick),
         absorb=jax.jit(learner.absorb, donate_argnums=0, out_shardings=shardings),
         step=jax.jit(_several(learner.step, source.dispatch), donate_argnums=0, out_shardings=(shardings, everywhere)),
         view=lambda state: mesh.localize(copy(state)),  # a copy, since the state is donated while the view acts
