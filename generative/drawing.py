@@ -63,6 +63,19 @@ def draw(
     return distributed.join(np.concatenate(drawn), wanted)
 
 
+def lowered(learner: Any, view: Any, seeds: Any) -> list[jax.stages.Lowered]:
+    """The programs that `draw` runs for a batch of seeds, given shapes: ready to be compiled."""
+    if not _in_parts(learner):
+        return [_sample.lower(learner, view, seeds, None, sampler=None)]
+    sampler = learner.sampler
+    carry = jax.eval_shape(functools.partial(learner.begin, sampler=sampler), seeds)
+    return [
+        _begin.lower(learner, seeds, sampler=sampler),
+        _advance.lower(learner, view, carry, seeds, None, None, 0, 1, sampler=sampler),
+        _finish.lower(learner, carry, None),
+    ]
+
+
 def check_sampler(learner: Any, sampler: Any) -> None:
     """Raises ValueError where a model cannot be sampled so; None is its own way."""
     if sampler is None:

@@ -9,7 +9,7 @@ state is made, and images are given by their shapes alone.
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -79,18 +79,21 @@ def seconds(run: build.Run) -> dict[str, float]:
     """Processor time, user and system, of all threads, by program (of `PROGRAMS`, those that the learner has)."""
     learner, functions = run.learner, loop.programs(run.learner, run.source, run.mesh)
     batch = programs.batch(run)
-    lowered = {"init": lambda: functions.init.lower(jax.random.key(0))}
+    lowered: dict[str, Callable[[], list[jax.stages.Lowered]]] = {
+        "init": lambda: [functions.init.lower(jax.random.key(0))]
+    }
     if learner.warmup(run.source.spec):
-        lowered["absorb"] = lambda: functions.absorb.lower(functions.abstract, batch)
-    lowered["step"] = lambda: functions.step.lower(functions.abstract, batch)
+        lowered["absorb"] = lambda: [functions.absorb.lower(functions.abstract, batch)]
+    lowered["step"] = lambda: [functions.step.lower(functions.abstract, batch)]
     if hasattr(learner, "sample"):
         view = jax.eval_shape(learner.view, functions.abstract)
         seeds = jax.ShapeDtypeStruct((DRAWN,), jnp.uint32)
-        lowered["sample"] = lambda: drawing._sample.lower(learner, view, seeds, None, None, sampler=None)
+        lowered["sample"] = lambda: drawing.lowered(learner, view, seeds)
     taken = {}
     for name, lower in lowered.items():
         began = time.process_time()
-        lower().compile()
+        for program in lower():
+            program.compile()
         taken[name] = time.process_time() - began
     return taken
 
