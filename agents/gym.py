@@ -17,8 +17,9 @@ from gymnasium import vector
 from gymnasium.envs import registration
 
 from agents import environments
+from core import distributed
 
-LONGEST = 10_000  # steps of an episode that nothing else limits: a greedy policy may never end one
+LONGEST = 27_000  # steps of an episode that nothing else limits, as a greedy policy may never end one: Atari's cap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,9 @@ def _one(recipe: Gymnasium) -> gymnasium.Env:
     limit = {} if recipe.max_steps is None else {"max_episode_steps": recipe.max_steps}
     game = gymnasium.make(_spec(recipe.id), disable_env_checker=True, **limit, **recipe.options)
     if game.spec is None or game.spec.max_episode_steps is None:
+        distributed.say(
+            f"id={recipe.id}: registered without a limit, so episodes end after {LONGEST:,} steps (max_frames)"
+        )
         game = gymnasium.wrappers.TimeLimit(game, LONGEST)
     if isinstance(game.observation_space, gymnasium.spaces.Box):
         return game

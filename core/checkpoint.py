@@ -135,7 +135,7 @@ class Checkpoints:
     def restore(self, abstract: Any, *, replay: Callable[[], Any] | None = None) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is none at all.
 
-        Nothing in the folder changes unless one is found. Damaged ones are named in a warning and, once an older one
+        Nothing in the folder changes if it raises. Damaged ones are named in a warning and, once an older one
         has taken their place, set aside.
 
         `abstract` is a state of ShapeDtypeStructs whose shardings say where to put it. Where its replay was not saved,
@@ -158,6 +158,9 @@ class Checkpoints:
             return restored
         if damaged:
             raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged: start a new run")
+        with distributed.together():
+            if distributed.primary():
+                self._tidy([], 0)
         return None
 
     def latest(self) -> pathlib.Path | None:

@@ -145,7 +145,7 @@ def join(rows: np.ndarray, count: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What fails in one process within it fails in all: there with its own error, elsewhere with `Elsewhere`."""
+    """If one process raises in this block, all raise: it its own error, the others `Elsewhere`."""
     problem: Exception | None = None
     try:
         yield

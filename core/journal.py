@@ -1,4 +1,4 @@
-"""The books of one run: metrics since the last log, time spent, evaluations, checkpoints, and what the tracker gets."""
+"""Logging, timing, evaluations and checkpoints of one run."""
 
 import time
 from collections.abc import Mapping

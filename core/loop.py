@@ -145,6 +145,8 @@ def run(
         source.start(step, functools.partial(functions.view, state))
     saved = (step, start.pending) if held is not None else None
     pending = book.evaluate({name: evaluators[name] for name in start.pending if name in evaluators}, state)
+    if start.pending and not pending:
+        held, saved = book.save(state, held), (step, pending)  # they are not pending any more
     while step < total and not pending and not stop.asked():
         batch = functions.globalize(source.next() if held is None else held)
         held = None

@@ -56,7 +56,7 @@ class Progress:
             self._show(now)
 
     def aside(self, seconds: float) -> None:
-        """So many seconds went to something else: no part of the speed, and of the time left as often as so far."""
+        """Seconds outside training: excluded from the speed; the time left assumes that they recur at the same rate."""
         self._apart += seconds
 
     def message(self, text: str) -> None:

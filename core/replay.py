@@ -217,7 +217,7 @@ class Replay:
             head=(state.head + steps) % rows,
             count=jnp.minimum(state.count + steps, rows),
         )
-        # The n rows before the write head wait for their windows; behind it, K - 1 rows have lost their stacks.
+        # The newest n rows lack their n-step successors, the oldest K - 1 lack frames of their stacks: none is drawn.
         changed = jnp.arange(steps + self.n_step + state.stack - 1)
         row = (state.head - steps - self.n_step + changed) % rows
         eligible = state.valid[:, row] & (changed < steps)[None, :, None]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Self
 
@@ -18,8 +19,9 @@ class Stopped(Exception):
 class Stop:
     """A context in which SIGINT, SIGTERM and SIGUSR1 set `signal` instead of ending the process.
 
-    A second SIGINT interrupts at once. Of several processes all stop, at the same call of `asked`, when one is asked
-    to; JAX then listens to SIGTERM itself, so enter the context once they have joined (`distributed.start`).
+    Before the first call of `asked` there is nothing to save: the process ends at once, with the signal's status. A
+    second SIGINT interrupts at once. Of several processes all stop, at the same call of `asked`, when one is asked to;
+    JAX then listens to SIGTERM itself, so enter the context once they have joined (`distributed.start`).
     """
 
     def __init__(self) -> None:
@@ -41,8 +43,8 @@ class Stop:
     def asked(self) -> bool:
         """Whether to stop now. All processes call this equally often, in the same order with all else they share."""
         watchdog.passed()
+        self._calls += 1
         if self._shared:
-            self._calls += 1
             self._agreed = self._agreed or distributed.asked_to_stop(self._calls)
             return self._agreed
         return self.signal is not None
@@ -64,5 +66,7 @@ class Stop:
         if self.signal == signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+        if not self._calls and not self._shared:
+            sys.exit(self.exit_status)
         if self._shared:
             os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other processes

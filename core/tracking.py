@@ -182,6 +182,7 @@ class _Mirror:
         self._limit = math.inf if settings.live else resume_step  # rows up to this step may be shown
         self._held = -1  # the last step that W&B has
         self._offset = 0  # bytes of the record that were read
+        self._before = self._path.stat().st_size  # bytes of earlier attempts
         self._waiting: dict[int, dict[str, Any]] = {}  # media and histograms by step
         self._dropped, self._lock = 0, threading.Lock()
         self._complaints: set[str] = set()
@@ -314,7 +315,8 @@ class _Mirror:
             if row["step"] > self._limit:
                 return
             self._offset = offset
-            if row["step"] > self._held:
+            # A resumed run first makes evaluations that a stop has cut short: at a step that W&B has rows of already.
+            if row["step"] > self._held or offset > self._before:
                 yield row
 
     def _send(self, wandb: Any, run: Any, row: dict[str, Any]) -> None:
@@ -323,7 +325,8 @@ class _Mirror:
             with self._lock:
                 waiting = self._waiting.pop(step, {})
             extras = {name: _item(wandb, item) for name, item in waiting.items()}
-            run.log({name: value for name, value in row.items() if value is not None} | extras, step=step)
+            shown = {name: value for name, value in row.items() if value is not None} | extras
+            run.log(shown, step=max(step, self._held + 1))  # W&B takes rows in rising order
         except Exception as error:  # W&B's service process dies with a SIGTERM to the whole job, say
             self._complain("a row was not sent", error)
 

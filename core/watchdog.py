@@ -1,4 +1,4 @@
-"""Processes of one run wait for each other, but not for ever: one that does not come ends the run, and is named.
+"""Ends a run in which one process fails or never reaches the next collective, and names that process.
 
 JAX's own heartbeat ends the others of a process that is frozen or gone. It does not notice one that lives and does not
 come (in a call of its file system, say, or of its environments), for which they would wait in their collective for ever
@@ -36,7 +36,7 @@ def passed() -> None:
 
 
 def all_fail(seconds: float) -> bool:
-    """Whether all processes call this within so many seconds of each other: once, each with an error of its own."""
+    """Waits up to `seconds` for every process to fail too; True if all did. For one failure in a process's life."""
     client: Any = distributed.global_state.client
     try:
         client.wait_at_barrier(f"{_FAILED}/all", timeout_in_ms=int(1000 * seconds))

@@ -17,7 +17,7 @@ import numpy as np
 
 from core import mesh
 from experiments import build, runs
-from generative import features
+from generative import calls, features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,10 @@ class Judge:
     @property
     def image(self) -> tuple[int, int, int]:
         return self._trained.sizes["image"]
+
+    @property
+    def flops(self) -> float:
+        return calls.flops(self._see, jax.ShapeDtypeStruct((1, *self.image), np.uint8))
 
     def __call__(self, image: np.ndarray) -> jax.Array:
         return self._see(mesh.spread(image))

@@ -4,10 +4,12 @@ Sizes follow from the program's floating-point operations, not from a clock: so 
 the same run gives the same figures to the last bit.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from core import mesh
@@ -19,7 +21,14 @@ CPU, ACCELERATOR = 1e10, 1e13
 
 def flops(function: Callable, *arguments: Any) -> float:
     """Operations of `function(*arguments)`, of which only shapes are looked at; the body of a loop counts once."""
-    cost = jax.jit(function).lower(*arguments).cost_analysis() or {}
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = (jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    return _flops(function, tuple(shapes), structure)
+
+
+@functools.lru_cache(maxsize=64)
+def _flops(function: Callable, shapes: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> float:
+    cost = jax.jit(function).lower(*jax.tree.unflatten(structure, shapes)).cost_analysis() or {}
     return max(float(cost.get("flops", 0.0)), 1.0)
 
 

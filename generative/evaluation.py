@@ -1,7 +1,7 @@
 """Judging models of images: samples to look at, figures of held-out images, and distances to real images.
 
 Each is a `types.Evaluator`, and `report(learner, view)` does the same for a view at hand. Of several processes each
-draws and judges its share on all of its devices, and all find the same report. `prepare(learner)` refuses what cannot
+draws and judges its share on all of its devices, and all return the same report. `prepare(learner)` refuses what cannot
 be judged before the training begins. `stop` is called between two calls of the device; what it raises ends the judging.
 """
 
@@ -117,10 +117,11 @@ class HeldOut:
             batch = jax.tree.map(lambda values, rows=mine[rows]: values[rows], self._held)
             found = _judge(learner, view, *mesh.spread((batch, mine[rows].astype(np.uint32))), self.seed)
             for name, figures in found.items():
-                judged.setdefault(name, []).append(np.asarray(figures, np.float64)[:kept])
+                judged.setdefault(name, []).append(np.asarray(figures, np.float32)[:kept])
             stop()
         whole = {name: distributed.join(np.concatenate(parts), count) for name, parts in judged.items()}
-        return types.Report(scalars={f"eval/{name}": float(np.mean(figures)) for name, figures in whole.items()})
+        means = {name: float(np.mean(figures, dtype=np.float64)) for name, figures in whole.items()}
+        return types.Report(scalars={f"eval/{name}": mean for name, mean in means.items()})
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -260,10 +261,9 @@ class Quality:
         reference = self._once("reference", lambda: see(self._images[0]))  # [M, D]
         moments = self._once("moments", lambda: metrics.moments(self._split(reference)))
         seen = see(images)
-        kid = metrics.kernel_distance(seen, reference, block=self.block)
-        stop()
-        precision, recall = metrics.precision_recall(seen, reference[: self.drawn], neighbours=self.neighbours)
-        stop()
+        kid = metrics.kernel_distance(seen, reference, block=self.block, stop=stop)
+        near = reference[: self.drawn]
+        precision, recall = metrics.precision_recall(seen, near, neighbours=self.neighbours, stop=stop)
         fid = metrics.frechet(metrics.moments(self._split(seen)), moments)
         return dict(zip(_FIGURES, (fid, kid.value, kid.standard_error, precision, recall), strict=True))
 

@@ -39,6 +39,11 @@ class Features(Protocol):
         """The [H, W, C] that it sees; None for any."""
         ...
 
+    @property
+    def flops(self) -> float:
+        """Floating-point operations for one image, 1 where that is not known: so many fit a call of the device."""
+        ...
+
     def __call__(self, image: np.ndarray) -> Any:
         """Uint8 [B, H, W, C] -> float32 [B, D]."""
         ...
@@ -59,7 +64,7 @@ def extract(
     if not len(images):
         raise ValueError("0 images: nothing to see")
     seen = []
-    for rows, kept in calls.cut(len(images), calls.rows(1, min(batch, len(images)))):
+    for rows, kept in calls.cut(len(images), calls.rows(features.flops, min(batch, len(images)))):
         seen.append(np.asarray(features(images[rows]), np.float32)[:kept])
         stop()
     return np.concatenate(seen)
@@ -96,6 +101,10 @@ class Published:
     @property
     def image(self) -> tuple[int, int, int]:
         return self._weights[0].sizes["image"]
+
+    @property
+    def flops(self) -> float:
+        return calls.flops(self._see, jax.ShapeDtypeStruct((1, *self.image), np.uint8))
 
     def __call__(self, image: np.ndarray) -> jax.Array:
         return self._see(mesh.spread(image))
@@ -135,6 +144,10 @@ class Plugged:
     @property
     def digest(self) -> str:
         return _digest(self.file)
+
+    @property
+    def flops(self) -> float:
+        return 1.0
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         seen = np.asarray(self._see(image), np.float32)

@@ -7,12 +7,13 @@ by N, or D by D.
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Stop = Callable[[], None]
 _EXACT = jax.lax.Precision.HIGHEST  # float32 products where the device would take fewer bits
 
 
@@ -80,12 +81,13 @@ def frechet(left: Moments, right: Moments) -> float:
     return float(apart + np.trace(left.covariance) + np.trace(right.covariance) - 2 * shared)
 
 
-def kernel_distance(left: np.ndarray, right: np.ndarray, *, block: int = 250) -> KID:
+def kernel_distance(left: np.ndarray, right: np.ndarray, *, block: int = 250, stop: Stop = lambda: None) -> KID:
     """KID (1801.01401): the squared MMD of the kernel (x·y / D + 1)³, unbiased, averaged over disjoint blocks.
 
     Args:
       left, right: features [N, D] and [M, D], each in an order that is random: blocks are taken as the rows come.
       block: rows of each side in a block; fewer where there are not enough rows for two blocks.
+      stop: called after each block; what it raises ends the computation.
     """
     rows = min(len(left), len(right))
     block = min(block, rows // 2)
@@ -93,31 +95,36 @@ def kernel_distance(left: np.ndarray, right: np.ndarray, *, block: int = 250) ->
         raise ValueError(f"{rows} images: KID and its error need at least 4")
     blocks = rows // block
     cut = lambda side, i: jnp.asarray(side[i * block : (i + 1) * block], jnp.float32)
-    values = [_mmd(cut(left, i), cut(right, i)) for i in range(blocks)]
+    values = []
+    for i in range(blocks):
+        values.append(_mmd(cut(left, i), cut(right, i)))
+        stop()
     error = np.std(values, ddof=1) / np.sqrt(blocks)
     return KID(value=float(np.mean(values)), standard_error=float(error), blocks=blocks, block=block)
 
 
 def precision_recall(
-    generated: np.ndarray, real: np.ndarray, *, neighbours: int = 3, chunk: int = 512
+    generated: np.ndarray, real: np.ndarray, *, neighbours: int = 3, chunk: int = 512, stop: Stop = lambda: None
 ) -> tuple[float, float]:
     """Precision and recall (1904.06991) of features [N, D] against [M, D]; both depend on N and M, so state them.
 
     A side's manifold is the union of balls about its rows, each as wide as the distance to that row's k-th nearest
     other row, k being `neighbours`. Precision is the share of generated rows in the manifold of the real ones, recall
-    the share of real rows in that of the generated ones.
+    the share of real rows in that of the generated ones. `stop` is called after each chunk of rows; what it raises ends
+    the computation.
     """
     fewest = min(len(generated), len(real))
     if not 1 <= neighbours < fewest:
         raise ValueError(f"neighbours={neighbours}: must be at least 1 and less than the {fewest} images of a side")
     centre = np.mean(real, axis=0, dtype=np.float64)  # distances do not depend on it, but their rounding does
     drawn, true = (jnp.asarray(side - centre, jnp.float32) for side in (generated, real))
-    drawn_radii, true_radii = _radii(drawn, neighbours, chunk), _radii(true, neighbours, chunk)
+    drawn_radii, true_radii = _radii(drawn, neighbours, chunk, stop), _radii(true, neighbours, chunk, stop)
     precise, recalled = 0, np.zeros(len(real), bool)
     for rows, radii in _chunks(drawn, drawn_radii, size=chunk):
         inside, covered = _inside(rows, radii, true, true_radii)
         precise += int(np.sum(inside))
         recalled |= np.asarray(covered)
+        stop()
     return precise / len(generated), float(np.mean(recalled))
 
 
@@ -159,12 +166,13 @@ def _chunks(*arrays: jax.Array, size: int) -> Iterator[tuple[jax.Array, ...]]:
         yield tuple(array[start : start + size] for array in arrays)
 
 
-def _radii(rows: jax.Array, neighbours: int, chunk: int) -> jax.Array:
+def _radii(rows: jax.Array, neighbours: int, chunk: int, stop: Stop) -> jax.Array:
     """Squared distance [N] of each row to its k-th nearest other row."""
     found = []
     for own, part in _chunks(jnp.arange(len(rows)), rows, size=chunk):
         distances = np.asarray(_to_others(part, own, rows))
         found.append(np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1])  # top_k is slow on CPUs
+        stop()
     return jnp.asarray(np.concatenate(found))
 
 

@@ -31,6 +31,7 @@ class Pictures:
     seed: int = 0
 
     def __post_init__(self):
+        types.check_seed(self.seed)
         for name, least in (("every", 1), ("images", 2), ("steps", 2), ("latents", 1), ("grid", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -49,16 +50,16 @@ class Pictures:
     def __call__(
         self, learner: Any, state: Any, key: jax.Array, *, stop: Callable[[], None] = lambda: None
     ) -> types.Report:
-        stop()  # a few sheets of small pictures are one call each
-        return self.report(learner, mesh.localize(learner.view(state)))
+        return self.report(learner, mesh.localize(learner.view(state)), stop=stop)
 
-    def report(self, learner: Any, view: Any) -> types.Report:
+    def report(self, learner: Any, view: Any, *, stop: Callable[[], None] = lambda: None) -> types.Report:
         held, key = self._held, jax.random.key(self.seed)
-        sheets = {
-            "reconstructions": reconstructions(learner, view, held, key),
-            "interpolations": interpolations(learner, view, held, key, steps=self.steps),
-            "traversals": traversals(learner, view, held, key, steps=self.steps, latents=self.latents),
-        }
+        sheets = {"reconstructions": reconstructions(learner, view, held, key)}
+        stop()
+        sheets["interpolations"] = interpolations(learner, view, held, key, steps=self.steps)
+        stop()
+        sheets["traversals"] = traversals(learner, view, held, key, steps=self.steps, latents=self.latents)
+        stop()
         mean, _ = _encode(learner, view, held, key)
         if mean.shape[1] == 2 and hasattr(learner, "sample"):
             sheets["manifold"] = manifold(learner, view, side=self.grid, label=int(held.label[0]))

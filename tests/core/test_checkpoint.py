@@ -345,3 +345,19 @@ def test_settings_are_checked(tmp_path):
         open_(tmp_path, keep=0)
     with pytest.raises(ValueError, match=r"checkpoint\.better=max"):
         open_(tmp_path, better="max")
+
+
+def test_a_best_one_that_lies_ahead_of_where_the_run_goes_on_is_removed(tmp_path):
+    checkpoints = open_(tmp_path, metric="eval/score")
+    checkpoints.save(1, make(1), None, extra={})
+    assert checkpoints.best(5.0, 2, make(2))
+    again = open_(tmp_path, metric="eval/score")
+    assert again.restore(abstract(make(0))) is not None  # of step 1: step 2 is yet to come
+    assert again.best_value() is None and again.best(3.0, 2, make(2))
+
+    early = open_(tmp_path / "early", metric="eval/score")  # killed before its first checkpoint
+    assert early.best(5.0, 500, make(5))
+    (tmp_path / "early" / "tmp-000000000700").mkdir()
+    again = open_(tmp_path / "early", metric="eval/score")
+    assert again.restore(abstract(make(0))) is None
+    assert again.best(1.0, 100, make(1)) and not [*(tmp_path / "early").rglob("tmp-*")]

@@ -19,8 +19,15 @@ def test_a_signal_asks_to_stop_and_names_the_exit_status(number: signal.Signals,
         assert (stop.asked(), stop.signal, stop.exit_status) == (True, number, status)
 
 
+def test_before_the_first_step_a_signal_ends_the_process():
+    with pytest.raises(SystemExit) as left, stopping.Stop():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert left.value.code == 75
+
+
 def test_a_second_interrupt_does_not_wait():
     with stopping.Stop() as stop:
+        assert not stop.asked()
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked()
         with pytest.raises(KeyboardInterrupt):
@@ -29,6 +36,7 @@ def test_a_second_interrupt_does_not_wait():
 
 def test_other_signals_may_come_twice():
     with stopping.Stop() as stop:
+        assert not stop.asked()
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             os.kill(os.getpid(), number)
     assert stop.exit_status == 130  # the last one

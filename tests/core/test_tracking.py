@@ -148,6 +148,23 @@ def test_a_run_that_goes_back_behind_what_wandb_shows_begins_a_new_one_there(tmp
     assert _steps(second) == [row["step"] for row in _recorded(tmp_path)] == [1, 2, 3]
 
 
+def test_an_evaluation_that_the_resumed_run_makes_first_reaches_wandb(tmp_path):
+    """Its step is one of which W&B has rows already."""
+    tracker, _ = _open(tmp_path)
+    _log(tracker, [4, 5])
+    tracker.commit(5)
+    tracker.finish("stopped")
+    (first,) = _attempts(tmp_path)
+    tracker, _ = _open(tmp_path, resume_step=5)
+    tracker.log(step=5, examples=20, seconds=3.0, scalars={"eval/fid": 7.0})
+    _log(tracker, [7])
+    tracker.finish("finished")
+    (second,) = [path for path in _attempts(tmp_path) if path != first]
+    rows = [row["item"] for row in _shown(second)["history"]]
+    assert [float(row["eval/fid"]) for row in rows if "eval/fid" in row] == [7.0]
+    assert [int(row["frames"]) for row in rows] == [20, 28]
+
+
 def test_wandb_dying_in_the_middle_costs_one_line_and_the_next_resume_mends_it(tmp_path):
     tracker, said = _open(tmp_path)
     _log(tracker, [1])
