@@ -1,6 +1,7 @@
 """Images read from an .npz, under the names that people give their arrays: `image`, `x_train`, `test_labels`."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import zipfile
@@ -55,10 +56,9 @@ def read_npz(path: pathlib.Path, split: str) -> Arrays:
                 raise ValueError("label: labels for some splits and not for others; give all of them some, or none")
             learned = own.get("train", "")
             part = own.get(split, learned)
-            # What is kept is a copy of some rows: twice the size at most.
             name = named[part, "image"]
-            image_files.check_memory(2 * archive.getinfo(f"{name}.npy").file_size, f"path={path}")
-            image = _image(found[name], official=bool(own))
+            stored = archive.getinfo(f"{name}.npy")
+            image = _image(_read(path.resolve(), name, stored.file_size, stored.CRC), official=bool(own))
             return Arrays(
                 image=image,
                 label=_label(found, named.get((part, "label"))),
@@ -73,6 +73,17 @@ def read_npz(path: pathlib.Path, split: str) -> Arrays:
         if told.startswith(("path=", "group: ", "label: ")):
             raise ValueError(told if told.startswith("path=") else f"path={path}: {told}") from error
         raise ValueError(f"path={path}: no readable .npz of images: {told}") from error
+
+
+@functools.lru_cache(maxsize=1)  # training takes one split and evaluators others
+def _read(path: pathlib.Path, name: str, size: int, checksum: int) -> np.ndarray:
+    """The array, read-only, of so many bytes and that CRC-32; a file that was written anew is read anew."""
+    del checksum
+    image_files.check_memory(2 * size, f"path={path}")  # what is kept beside it is a copy of some rows
+    with np.load(path, allow_pickle=False) as found:
+        image = found[name]
+    image.setflags(write=False)
+    return image
 
 
 def _named(keys: Sequence[str]) -> tuple[dict[tuple[str, str], str], dict[str, str]]:

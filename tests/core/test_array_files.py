@@ -112,3 +112,13 @@ def test_names_that_do_not_fit_are_left_out(
     found = recipe(tmp_path, image=WHOLE, **arrays).load("train")
     assert found.provenance == {} and found.classes == (3 if "label" in arrays else 0)
     assert told in capsys.readouterr().out
+
+
+def test_a_file_is_read_once_for_all_splits_and_anew_when_it_changed(tmp_path: pathlib.Path):
+    data = recipe(tmp_path, x_train=WHOLE[:40], x_val=WHOLE[40:50], x_test=WHOLE[50:])
+    train = data.load("train")
+    assert data.load("train").image is train.image and not train.image.flags.writeable
+    changed = WHOLE[:40].copy()
+    changed[7] ^= 1
+    again = recipe(tmp_path, x_train=changed, x_val=WHOLE[40:50], x_test=WHOLE[50:]).load("train")
+    np.testing.assert_array_equal(again.image, changed)
