@@ -1,6 +1,7 @@
 """Images read from an .npz, under the names that people give their arrays: `image`, `x_train`, `test_labels`."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import zipfile
@@ -55,10 +56,9 @@ def read_npz(path: pathlib.Path, split: str) -> Arrays:
                 raise ValueError("label: labels for some splits and not for others; give all of them some, or none")
             learned = own.get("train", "")
             part = own.get(split, learned)
-            # What is kept is a copy of some rows: twice the size at most.
             name = named[part, "image"]
-            image_files.check_memory(2 * archive.getinfo(f"{name}.npy").file_size, f"path={path}")
-            image = _image(found[name], official=bool(own))
+            stored = archive.getinfo(f"{name}.npy")
+            image = _image(_read(path.resolve(), name, stored.file_size, stored.CRC), official=bool(own))
             return Arrays(
                 image=image,
                 label=_label(found, named.get((part, "label"))),
@@ -66,13 +66,24 @@ def read_npz(path: pathlib.Path, split: str) -> Arrays:
                 judged=[found[named[p, "label"]].ravel() for p in labelled if p != learned],
                 group=_group(found, named.get((part, "group")), len(image)),
                 shares=tuple(s for s in ("test", "validation") if s not in own) if part == learned else (),
-                provenance=_about(found, keys),
+                provenance=_about(found, keys, path),
             )
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         told = str(error).splitlines()[0] if str(error) else type(error).__name__
         if told.startswith(("path=", "group: ", "label: ")):
             raise ValueError(told if told.startswith("path=") else f"path={path}: {told}") from error
         raise ValueError(f"path={path}: no readable .npz of images: {told}") from error
+
+
+@functools.lru_cache(maxsize=1)  # training takes one split and evaluators others
+def _read(path: pathlib.Path, name: str, size: int, checksum: int) -> np.ndarray:
+    """The array, read-only, of so many bytes and that CRC-32; a file that was written anew is read anew."""
+    del checksum
+    image_files.check_memory(2 * size, f"path={path}")  # what is kept beside it is a copy of some rows
+    with np.load(path, allow_pickle=False) as found:
+        image = found[name]
+    image.setflags(write=False)
+    return image
 
 
 def _named(keys: Sequence[str]) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
@@ -82,6 +93,8 @@ def _named(keys: Sequence[str]) -> tuple[dict[tuple[str, str], str], dict[str, s
         if (meant := data_names.array_of(key)) is None:
             continue
         split, kind = meant
+        if key != kind and ("image" if split else kind) in keys:
+            continue  # `image`, `label` and `group` themselves are what is meant, whatever lies beside them
         if (other := named.get((split or "", kind))) is not None:
             raise ValueError(f"`{other}` and `{key}` could both be the {kind}s; keep one, or rename the other")
         named[split or "", kind] = key
@@ -121,9 +134,16 @@ def _group(found: Mapping[str, np.ndarray], name: str | None, count: int) -> np.
     return group
 
 
-def _about(found: Mapping[str, np.ndarray], keys: Sequence[str]) -> dict[str, Any]:
-    """The provenance in the file, and the classes' names where they are an array of texts."""
-    about = json.loads(str(found["provenance"])) if "provenance" in keys else {}
-    about = about if isinstance(about, dict) else {"provenance": about}
-    names = next((found[key] for key in _ABOUT[1:] if key in keys), None)
-    return about if names is None else about | {"class_names": [str(name) for name in names.ravel()]}
+def _about(found: Mapping[str, np.ndarray], keys: Sequence[str], path: pathlib.Path) -> dict[str, Any]:
+    """The provenance in the file and the classes' names, as texts; what cannot be read is left out, in a line."""
+    about: dict[str, Any] = {}
+    for key in (key for key in _ABOUT if key in keys):
+        try:
+            if key != "provenance":
+                about["class_names"] = found[key].ravel().astype(str).tolist()
+                break
+            told = json.loads(str(found[key]))
+            about = told if isinstance(told, dict) else {key: told}
+        except ValueError as error:  # an array of objects, say
+            distributed.say(f"path={path}: left out {key}: {str(error).splitlines()[0]}")
+    return about

@@ -11,6 +11,7 @@ _SPLITS = {
 _PLAIN = "|".join(_SPLITS.values())
 _BESIDE = "images?|imgs?|pictures?|photos?|files?|data|dataset|sets?|splits?|seg|folder|my"  # train_set, images-test
 _FOLDER = re.compile(rf"(?:(?:{_BESIDE})[\W_]*)?({_PLAIN})(?:[\W_]*(?:{_BESIDE}))*[\W_]*\d*", re.IGNORECASE)
+_WORD = re.compile(rf"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))(?i:({_PLAIN}))(?![a-z])")  # trainA, ILSVRC2012_val
 _ARRAYS = {
     "image": "images?|imgs?|x|data|arr_0",
     "label": "labels?|targets?|y|arr_1",
@@ -22,6 +23,16 @@ def split_of(folder: str) -> str | None:
     """train, validation or test, where a folder is called so: Train, test-images, val2017, seg_train; else None."""
     found = _FOLDER.fullmatch(folder)
     return None if found is None else _split(found[1])
+
+
+def worded(folders: Iterable[str]) -> dict[str, str]:
+    """{folder: split} of the folders that have a word for a split in their names, where there are several splits.
+
+    trainA, test_a, ILSVRC2012_val, train.v2; among classes of which one alone is called so, as bullet_train, there are
+    none.
+    """
+    found = {name: split for name in folders if (split := _word(name)) is not None}
+    return found if len(set(found.values())) > 1 else {}
 
 
 def array_of(name: str) -> tuple[str | None, str] | None:
@@ -56,7 +67,7 @@ def told(found: dict[str, str]) -> str:
     train = found["train"]
     if "test" not in found:
         return f"no test split: a tenth of {train} is test, and a tenth validation"
-    if split_of(found["test"]) == "validation":
+    if _word(found["test"]) == "validation":
         return f"no test split: {found['test']} is used as test, and a tenth of {train} as validation"
     return "" if "validation" in found else f"no validation split: a tenth of {train} is validation"
 
@@ -64,6 +75,11 @@ def told(found: dict[str, str]) -> str:
 def natural(name: str) -> tuple[list[str | int], str]:
     """A key to sort by: numbers in names by their value, so that 2 comes before 10 and class_2 before class_10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
+
+
+def _word(folder: str) -> str | None:
+    found = _WORD.search(folder)
+    return split_of(folder) or (None if found is None else _split(found[1]))
 
 
 def _split(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from core import array_files, download, image_files, official_files
+from core import array_files, distributed, download, image_files, official_files
 
 Split = Literal["train", "validation", "test"]
 SPLITS = ("train", "validation", "test")
@@ -175,11 +175,13 @@ class Npz:
                     )
         elif self.classes:
             raise ValueError(f"classes={self.classes}: {self.path} has no array `label`; leave it out")
-        names = found.provenance.get("class_names")
-        if names is not None and len(names) != classes:
-            raise ValueError(f"path={self.path}: class_names: {len(names)} of them for {classes} classes; one for each")
-        image = found.image
-        data = _whole(image, np.zeros(len(image), np.int32) if label is None else label, classes, found.provenance)
+        about, image = dict(found.provenance), found.image
+        names = about.get("class_names")
+        if names is not None and (not isinstance(names, list) or len(names) != classes):
+            told = f"{len(names)} of them" if isinstance(names, list) else "no list"
+            distributed.say(f"path={self.path}: left out class_names: {told} for {classes} classes; one for each")
+            del about["class_names"]
+        data = _whole(image, np.zeros(len(image), np.int32) if label is None else label, classes, about)
         if not found.shares:
             return data
         groups = np.arange(len(image)) if found.group is None else found.group

@@ -105,10 +105,11 @@ class _File:
 
 def _files(folder: pathlib.Path, class_names: tuple[str, ...] | None) -> tuple[list[_File], tuple[str, ...]]:
     """All files by split, then by name, and the names of the classes in their order."""
-    found, folders = _walk(folder)
+    found, folders, others = _walk(folder)
     splits = _own_splits(folder, found, folders)
     level = 1 if splits else 0  # how deep classes lie
     own = {name: split for split, name in splits.items()}
+    found = [path for path in found if not splits or len(path.parts) == 1 or path.parts[0] in own]
     classes = {path.parts[level] for path in found if len(path.parts) > level + 1}
     loose = [path for path in found if len(path.parts) < level + (2 if classes else 1)]
     if loose:
@@ -117,8 +118,8 @@ def _files(folder: pathlib.Path, class_names: tuple[str, ...] | None) -> tuple[l
             "put every image into one, or none"
         )
     if classes:
-        _check_classes(folder, found, folders, splits)
-    order = _ordered(folder, classes, class_names) if len(classes) > 1 else ()
+        _check_classes(folder, found, folders, others, splits)
+    order = _ordered(folder, classes, class_names) if max(len(classes), len(class_names or ())) > 1 else ()
     number = {name: label for label, name in enumerate(order)}
     shares = {0: "test", 1: "validation"}
     shares = {share: split for share, split in shares.items() if split not in splits}
@@ -139,15 +140,22 @@ def _own_splits(
     """{split: folder} where the folders in `folder` are splits, said in a line if some are missing; else {}."""
     filled = {path.parts[0] for path in found if len(path.parts) > 1}
     tops = sorted({path.parts[0] for path in folders})
-    named = {name: split for name in tops if (split := data_names.split_of(name)) is not None}
-    if others := sorted(filled - named.keys()) if named else []:
+    named, clear = _named(tops, filled)
+    others = sorted(filled - named.keys()) if named else []
+    if others and clear and not _classed(found, named, others):
+        count = sum(path.parts[0] in others for path in found)
+        distributed.say(
+            f"folder={folder}: left out {', '.join(others)}, beside the splits (number of images: {count:,})"
+        )
+    elif others:
         raise ValueError(
             f"folder={folder}: folders named {', '.join(named)} look like splits, and those are train/ and test/, and "
             f"perhaps validation/, with nothing beside them; here is {', '.join(others[:5])}, too. Move those, or "
             "rename a class that is called so"
         )
     inner = {name for path in found for name in path.parts[1:-1]}
-    if mistaken := sorted(name for name in inner if data_names.split_of(name)):
+    mistaken = sorted(name for name in inner if data_names.split_of(name))
+    if mistaken := mistaken or sorted({} if named else data_names.worded(inner)):
         first = next(path for path in found if mistaken[0] in path.parts[1:-1])
         raise ValueError(
             f"folder={folder}: {first} lies in a folder that looks like a split, and splits are looked for in "
@@ -161,22 +169,50 @@ def _own_splits(
         raise ValueError(f"folder={folder}: {error}") from error
     if empty := sorted(set(splits.values()) - filled):
         raise ValueError(f"folder={folder}: no image in {', '.join(empty)}; fill it, or take it away")
+    if worded := [name for name in splits.values() if data_names.split_of(name) is None]:
+        told = ", ".join(f"{name} is the split {named[name]}" for name in worded)
+        distributed.say(f"folder={folder}: {told}, by its name")
     if remark := data_names.told(splits):
         distributed.say(f"folder={folder}: {remark}")
     return splits
+
+
+def _named(tops: Sequence[str], filled: set[str]) -> tuple[dict[str, str], bool]:
+    """{folder: split} as the names say, {} where these are classes; and whether no name could mean anything else."""
+    plain = {name: split for name in tops if (split := data_names.split_of(name)) is not None}
+    worded = data_names.worded(sorted(filled))
+    if worded.keys() - plain.keys():
+        return plain | worded, False
+    return plain, "train" in plain.values() and len(set(plain.values())) > 1
+
+
+def _classed(found: Sequence[pathlib.PurePath], named: Mapping[str, str], others: Sequence[str]) -> bool:
+    """Whether folders beside the splits hold images in folders that are classes in the splits."""
+    inside = lambda tops: {path.parts[1] for path in found if path.parts[0] in tops and len(path.parts) > 2}
+    return not inside(named).isdisjoint(inside(others))
 
 
 def _check_classes(
     folder: pathlib.Path,
     found: Sequence[pathlib.PurePath],
     folders: Sequence[pathlib.PurePath],
+    others: Sequence[pathlib.PurePath],
     splits: Mapping[str, str],
 ) -> None:
-    """Raises ValueError for folders of classes in which there is nothing to train on."""
+    """Says which folders hold no image; raises ValueError for classes in which there is nothing to train on."""
     level = 1 if splits else 0
     trained = [path for path in found if not splits or path.parts[0] == splits["train"]]
     filled = {path.parts[level] for path in trained if len(path.parts) > level + 1}
-    if empty := sorted({path.parts[level] for path in folders if len(path.parts) > level} - filled):
+    inside = lambda paths, deep: {
+        path.parts[level]
+        for path in paths
+        if len(path.parts) > deep and (not splits or path.parts[0] in splits.values())
+    }
+    judged = inside(found, level + 1)
+    missing = inside(folders, level) - filled
+    if stray := sorted((inside(others, level + 1) & missing) - judged):
+        distributed.say(f"folder={folder}: left out folders without an image: {', '.join(stray)}")
+    if empty := sorted(missing - set(stray)):
         where = f"in {splits['train']} " if splits else ""
         raise ValueError(
             f"folder={folder}: classes without an image {where}to train on: {', '.join(empty[:10])}"
@@ -198,12 +234,12 @@ def _ordered(folder: pathlib.Path, classes: set[str], wanted: tuple[str, ...] | 
     return wanted
 
 
-def _walk(folder: pathlib.Path) -> tuple[list[pathlib.PurePath], list[pathlib.PurePath]]:
-    """Images below `folder` and folders, relative to it and sorted, without what is hidden; other files are counted.
+def _walk(folder: pathlib.Path) -> tuple[list[pathlib.PurePath], list[pathlib.PurePath], list[pathlib.PurePath]]:
+    """Images below `folder`, folders, and other files, which are counted; relative to it, without what is hidden.
 
     Links are followed, to each folder once. Raises: ValueError where there is no image.
     """
-    found, folders, been, others = [], [], set(), collections.Counter[str]()
+    found, folders, been, others = [], [], set(), []
     for place, inner, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(place)) in been:
             inner.clear()
@@ -213,20 +249,21 @@ def _walk(folder: pathlib.Path) -> tuple[list[pathlib.PurePath], list[pathlib.Pu
         here = pathlib.Path(place).relative_to(folder)
         folders += [here / name for name in inner]
         for name in names:
-            suffix = pathlib.PurePath(name).suffix.lower()
-            if name.startswith("."):
-                continue
-            if suffix in suffixes():
-                found.append(here / name)
-            else:
-                others[suffix or "without a suffix"] += 1
-    left_out = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(10))
+            if not name.startswith("."):
+                (found if _suffix(name) in suffixes() else others).append(here / name)
+    counts = collections.Counter(_suffix(path.name) or "without a suffix" for path in others)
+    left_out = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(10))
     if not found:
         more = f"; what lies there: {left_out}" if others else ""
         raise ValueError(f"folder={folder}: no .png, .jpg, .jpeg file below it, nor another that Pillow reads{more}")
     if others:
-        distributed.say(f"folder={folder}: left out {others.total():,} files that Pillow does not read: {left_out}")
-    return sorted(found), sorted(folders)
+        files = "file" if len(others) == 1 else "files"
+        distributed.say(f"folder={folder}: left out {len(others):,} {files} that Pillow does not read: {left_out}")
+    return sorted(found), sorted(folders), others
+
+
+def _suffix(name: str) -> str:
+    return pathlib.PurePath(name).suffix.lower()
 
 
 def _decode(paths: Sequence[pathlib.Path], into: np.ndarray, folder: pathlib.Path) -> None:

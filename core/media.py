@@ -53,9 +53,8 @@ def grid(images: np.ndarray, *, columns: int | None = None, gap: int = 2) -> np.
             sheet[top : top + height, left : left + width] = image
             shown += 1
     if shown < count:
-        distributed.say(
-            f"a sheet of {count:,} images of {height} x {width} shows {shown:,}: {SIDE:,} pixels are a side"
-        )
+        told = f"{shown:,} of {count:,} images are shown, since a side has at most {SIDE:,} pixels"
+        distributed.say(f"image grid: {told}")
     return sheet
 
 

@@ -1,5 +1,6 @@
 """The files that MNIST, Fashion-MNIST and CIFAR-10 are published as, read into arrays."""
 
+import functools
 import gzip
 import io
 import pathlib
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from core import download
+
+_unpacked = functools.lru_cache(maxsize=2)(gzip.decompress)  # images and labels, which several take in turn
 
 
 def find(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -26,7 +29,7 @@ def read_idx(path: pathlib.Path, *, axes: int) -> np.ndarray:
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
         try:
-            content = gzip.decompress(content)
+            content = _unpacked(content)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: damaged ({error}); fetch it again") from error
     start = 4 + 4 * axes

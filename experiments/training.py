@@ -177,9 +177,7 @@ def _protocol(run: build.Run, folder: Path) -> dict[str, Any]:
 
 
 def _check_data(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Raises ConfigError for a resumed run whose data are others; a run of an earlier version does not say which."""
-    if "images_sha256" not in before:
-        return
+    """Raises ConfigError for a resumed run whose data are others; of old runs their number alone is known."""
     parts = {"training": (before, now)}
     parts |= {n: (p, now["evaluators"].get(n, {})) for n, p in before.get("evaluators", {}).items()}
     for name, (old, new) in parts.items():

@@ -46,6 +46,8 @@ class Samples:
     def prepare(self, learner: Any) -> None:
         _require(learner, "sample", "samples")
         drawing.check_sampler(learner, self.sampler)
+        if self.data is not None and drawing.classes(learner):
+            len(self._counts)  # reads them
 
     def names(self, learner: Any, spec: Any) -> tuple[str, ...]:
         return ()

@@ -52,8 +52,8 @@ def test_validation_alone_is_the_test_set_and_that_is_said(tmp_path: pathlib.Pat
 @pytest.mark.parametrize(
     "arrays, told",
     [
-        ({"image": WHOLE, "images": WHOLE}, "`image` and `images` could both be the images"),
-        ({"x": WHOLE, "label": LABEL, "Y": LABEL}, "`label` and `Y` could both be the labels"),
+        ({"x": WHOLE, "images": WHOLE}, "`x` and `images` could both be the images"),
+        ({"x": WHOLE, "labels": LABEL, "Y": LABEL}, "`labels` and `Y` could both be the labels"),
         ({"x": WHOLE, "x_train": WHOLE}, "`x` and `x_train`: images with and without splits"),
         ({"x_train": WHOLE, "train_images": WHOLE}, "`x_train` and `train_images` could both be"),
         ({"x_test": WHOLE}, "test without a split to train on"),
@@ -69,7 +69,6 @@ def test_validation_alone_is_the_test_set_and_that_is_said(tmp_path: pathlib.Pat
         ({"image": np.repeat(WHOLE, 4, -1)}, r"RGBA: leave out the opacity, image\[\.\.\., :3\]"),
         ({"image": np.repeat(WHOLE, 2, -1)}, r"grey and opacity: take image\[\.\.\., :1\]"),
         ({"image": WHOLE.transpose(0, 3, 1, 2)}, r"channels first: .* numpy\.moveaxis\(image, 1, -1\)"),
-        ({"image": WHOLE, "label": LABEL, "class_names": ["a", "b"]}, "class_names: 2 of them for 3 classes"),
     ],
 )
 def test_what_could_be_meant_otherwise_is_told(tmp_path: pathlib.Path, arrays: dict[str, Any], told: str):
@@ -87,3 +86,39 @@ def test_arrays_that_are_not_used_are_named_and_class_names_kept(tmp_path: pathl
     found = recipe(tmp_path, image=WHOLE, label=LABEL, class_names=["a", "b", "c"], seed=LABEL, y_train=LABEL)
     assert found.load("train").provenance == {"class_names": ["a", "b", "c"]}
     assert "x.npz: left out arrays that are not used: seed, y_train\n" in capsys.readouterr().out
+
+
+def test_the_exact_names_win_and_the_others_are_left_out(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture):
+    plain = recipe(tmp_path, image=WHOLE, label=LABEL).load("train")
+    others = {"x": LABEL / 2, "y": LABEL / 2, "groups": LABEL, "x_train": WHOLE, "y_train": LABEL}
+    found = recipe(tmp_path, **others, image=WHOLE, label=LABEL, group=np.arange(60)).load("train")
+    assert found.digest == plain.digest
+    assert "left out arrays that are not used: groups, x, x_train, y, y_train\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arrays, told",
+    [
+        ({"label": LABEL, "class_names": ["a", "b"]}, "left out class_names: 2 of them for 3 classes"),
+        ({"class_names": ["a", "b"]}, "left out class_names: 2 of them for 0 classes"),
+        ({"label": LABEL, "class_names": np.array(["a", "b", None], object)}, "left out class_names: Object arrays"),
+        ({"label": LABEL, "provenance": '{"class_names": 3}'}, "left out class_names: no list for 3 classes"),
+        ({"label": LABEL, "provenance": "a game"}, "left out provenance: Expecting value"),
+    ],
+)
+def test_names_that_do_not_fit_are_left_out(
+    tmp_path: pathlib.Path, arrays: dict[str, Any], told: str, capsys: pytest.CaptureFixture
+):
+    found = recipe(tmp_path, image=WHOLE, **arrays).load("train")
+    assert found.provenance == {} and found.classes == (3 if "label" in arrays else 0)
+    assert told in capsys.readouterr().out
+
+
+def test_a_file_is_read_once_for_all_splits_and_anew_when_it_changed(tmp_path: pathlib.Path):
+    data = recipe(tmp_path, x_train=WHOLE[:40], x_val=WHOLE[40:50], x_test=WHOLE[50:])
+    train = data.load("train")
+    assert data.load("train").image is train.image and not train.image.flags.writeable
+    changed = WHOLE[:40].copy()
+    changed[7] ^= 1
+    again = recipe(tmp_path, x_train=changed, x_val=WHOLE[40:50], x_test=WHOLE[50:]).load("train")
+    np.testing.assert_array_equal(again.image, changed)

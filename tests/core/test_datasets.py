@@ -76,6 +76,8 @@ def test_files_may_be_compressed_and_named_with_a_dot(mnist, tmp_path: pathlib.P
     packed = datasets.Idx(name="mnist", folder=str(folder)).load("train")
     np.testing.assert_array_equal(plain.image, packed.image)
     np.testing.assert_array_equal(plain.label, packed.label)
+    again = datasets.Idx(name="mnist", folder=str(folder)).load("train")
+    assert np.shares_memory(packed.image, again.image)  # unpacked once
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,10 @@ def test_train_alone_is_shared_out(tmp_path: pathlib.Path, capsys: pytest.Captur
         (["data/train/a", "data/test/a"], "looks like a split, and splits are looked for in source.folder itself"),
         (["cats/train", "cats/test", "dogs/train", "dogs/test"], "looks like a split"),
         (["train/train/a", "train/train/b", "test/test/a"], "looks like a split"),
+        (["trainA", "trainB", "testA", "testB"], "testA and testB are both the split test"),
+        (["train/a", "test_a/a", "test_b/a"], "test_a and test_b are both the split test"),
+        (["steam_train", "test_tube", "cat"], "folders named steam_train, test_tube look like splits.* here is cat"),
+        (["data/trainA", "data/testA"], "looks like a split, and splits are looked for"),
         (["train/a", "train/b", "test/a", "test/c"], "classes without an image in train to train on: c"),
     ],
 )
@@ -89,9 +93,62 @@ def test_splits_that_are_not_clear_are_refused(tmp_path: pathlib.Path, folders: 
 def test_empty_folders_are_refused(tmp_path: pathlib.Path, folders: list[str], empty: str, told: str):
     fill(*(tmp_path / folder for folder in folders), count=1)
     (tmp_path / empty).mkdir()
-    (tmp_path / empty / "notes.txt").touch()
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match=told):
         sizes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "train, test",
+    [
+        ("train_orig", "test_orig"),
+        ("ILSVRC2012_train", "ILSVRC2012_val"),
+        ("train_64x64", "valid_64x64"),
+        ("train.v2", "test"),
+    ],
+)
+def test_splits_with_more_in_their_names_are_no_classes(
+    tmp_path: pathlib.Path, train: str, test: str, capsys: pytest.CaptureFixture
+):
+    fill(tmp_path / train, count=60, value=100)
+    fill(tmp_path / test, count=4)
+    found = {split: datasets.ImageFolder(folder=str(tmp_path), size=4).load(split) for split in SPLITS}
+    assert (found["test"].image == 200).all() and len(found["test"].image) == 4 and found["test"].classes == 0
+    assert (found["train"].image == 100).all() and (found["validation"].image == 100).all()
+    assert f"{train} is the split train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "folders, stray, told",
+    [
+        (["cat", "dog"], "annotations/a.xml", "left out folders without an image: annotations"),
+        (["cat", "dog"], "train_boxes/test/a.xml", "left out folders without an image: train_boxes"),
+        (["train/cat", "train/dog", "test/cat"], "train/boxes/a.xml", "left out folders without an image: boxes"),
+        (["train/cat", "train/dog", "test/cat"], "annotations/train/a.xml", "left out 1 file that Pillow"),
+        (
+            ["train/cat", "train/dog", "test/cat"],
+            "unlabeled/a.png",
+            "left out unlabeled, beside the splits (number of images: 1)",
+        ),
+    ],
+)
+def test_folders_beside_the_classes_are_left_out(
+    tmp_path: pathlib.Path, folders: list[str], stray: str, told: str, capsys: pytest.CaptureFixture
+):
+    fill(*(tmp_path / folder for folder in folders))
+    (tmp_path / stray).parent.mkdir(parents=True)
+    (tmp_path / stray).touch()  # no image can be read from it
+    data = datasets.ImageFolder(folder=str(tmp_path), size=4).load("train")
+    assert data.provenance == {"class_names": ["cat", "dog"]}
+    assert told in capsys.readouterr().out
+
+
+def test_a_class_of_a_run_that_lost_its_images_is_missed(tmp_path: pathlib.Path):
+    fill(tmp_path / "cat")
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / "a.xml").touch()
+    with pytest.raises(ValueError, match=r"not those of class_names.*: without dog"):
+        datasets.ImageFolder(folder=str(tmp_path), class_names=("cat", "dog")).load("train")
 
 
 # ---- files ----

@@ -94,8 +94,13 @@ def test_a_run_goes_on_with_its_own_data_alone(command: Command, tmp_path: Path)
     error = command("evaluate", "run=run", "source.path=other.npz")[2]
     assert "the model is of {'image': (8, 8, 1), 'classes': 3}, and its data are {'image': (4, 8, 1)" in error
 
-    text = before.decode().replace(f"  images_sha256: {digest}\n", "")  # of an earlier version: nothing to compare
+    text = before.decode().replace(f"  images_sha256: {digest}\n", "")  # of an earlier version: their number
     (tmp_path / "run" / "config.yaml").write_text(text)
+    shutil.move("data.npz", "same.npz")
+    np.savez(tmp_path / "data.npz", image=IMAGES, label=np.arange(60) % 3)
+    status, _, error = command("train", "resume=run", "budget=64")
+    assert status == 2 and "images 40 then; images 48 now" in error, error
+    shutil.move("same.npz", "data.npz")
     assert command("train", "resume=run", "budget=64")[0] == 0
 
 

@@ -147,7 +147,7 @@ def test_classes_that_are_more_than_images_are_spread_over_a_square(capsys: pyte
     assert "samples: 100 of the 1,000 classes are shown" in capsys.readouterr().out
     sheet = pixels(evaluation.Samples(count=1_000).report(Large(classes=90), VIEW))
     assert sheet.shape == (62 * 66 - 2, 11 * 66 - 2, 3) and max(sheet.shape) <= media.SIDE
-    assert "a sheet of 990 images of 64 x 64 shows 682" in capsys.readouterr().out
+    assert "image grid: 682 of 990 images are shown" in capsys.readouterr().out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +196,23 @@ def test_labels_are_drawn_as_the_training_data_have_them():
     assert "in the proportions of the training images" in quality.protocol["labels"]
     shown = pixels(evaluation.Samples(data=LongTail(), count=10).report(Perfect(), VIEW))
     assert shown.shape[:2] == (5 * 6 - 2, 2 * 6 - 2)  # no row for the class without images
+
+
+def test_the_counts_behind_samples_are_read_before_the_training():
+    class Once(LongTail):
+        loads = 0
+
+        def load(self, split: datasets.Split) -> datasets.Dataset:
+            Once.loads += 1
+            return super().load(split)
+
+    evaluator = evaluation.Samples(data=Once(), count=10)
+    evaluator.prepare(Perfect())
+    assert Once.loads == 1
+    evaluator.report(Perfect(), VIEW)
+    assert Once.loads == 1
+    evaluation.Samples(data=Once()).prepare(Uniform())  # no classes: nothing to count
+    assert Once.loads == 1
 
 
 def test_proportions_are_as_near_as_whole_numbers_allow():
