@@ -48,7 +48,7 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
     with _raising() as told_in_full:
         try:
             sys.argv[1:] = resuming.arguments(sys.argv[1:])
-            fitting.check_single(resuming.overrides(sys.argv[1:]), GROUPS)
+            fitting.check_single(resuming.lists(resuming.overrides(sys.argv[1:])), GROUPS)
             with _summed_up(failures, raising=told_in_full):
                 hydra.main(config_path=str(CONF), config_name=name, **mistakes.BASE)(_job(task, failures))()
         except _MISTAKES as error:
@@ -103,16 +103,16 @@ def compose(*overrides: str, name: str = "train", fits: bool = False) -> Config:
     inside = global_hydra.GlobalHydra.instance().is_initialized()  # of a task that `main` runs
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(**mistakes.BASE, config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
-    with _current(config):
-        if fits and not config.get("resume"):
-            fitting.check_single(overrides, GROUPS)
-            _fits(config, choices=config.hydra.runtime.choices, typed=overrides)
-        return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        with _current(config):
+            if fits and not config.get("resume"):
+                _fits(config, choices=config.hydra.runtime.choices, typed=overrides)
+            return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
 
 
 def _fits(config: DictConfig, *, choices: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     """Raises build.ConfigError where the parts of a run do not fit; returns lines on what the experiment overruled."""
     raw: Any = OmegaConf.to_container(config, resolve=False)
+    fitting.check_single(resuming.chosen_lists(), GROUPS)
     fitting.check(raw, choices=choices, typed=typed)
     lines, path = [], CONF / "learner" / f"{choices.get('learner')}.yaml"
     if path.is_file() and path.read_text().startswith("# @package _global_"):  # which sets more than the learner

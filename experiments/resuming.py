@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import types
 from hydra._internal.utils import get_args_parser  # what hydra.main itself reads the command line with
+from hydra.core import global_hydra, hydra_config
 from hydra.core.override_parser import overrides_parser
 from hydra.core.override_parser import types as override_types
 from omegaconf import DictConfig, OmegaConf
@@ -222,6 +224,27 @@ def _set(node: Any, key: _Key, value: Any) -> None:
     for name in key[:-1]:
         node = node[name]
     node[key[-1]] = value
+
+
+def lists(lines: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+    """(key or group, list) for every list in these overrides, those among the values of a sweep as well."""
+    choices = override_types.ValueType.CHOICE_SWEEP, override_types.ValueType.SIMPLE_CHOICE_SWEEP
+    for override in _parse(lines):
+        values = override.sweep_iterator() if override.value_type in choices else [override.value()]
+        yield from ((override.get_key_element().lstrip("+~"), value) for value in values if isinstance(value, list))
+
+
+def chosen_lists() -> list[tuple[str, list[Any]]]:
+    """(group, choices) for every list chosen of a group in this job, by a file (`override /learner: [a, b]`) as well.
+
+    Hydra's `runtime.choices` leave these out, so the defaults list is made again.
+    """
+    settings = hydra_config.HydraConfig.get()
+    typed: Any = OmegaConf.to_container(settings.overrides, resolve=False)
+    loader = global_hydra.GlobalHydra.instance().config_loader()
+    typed = typed["hydra"] + typed["task"]
+    made = loader.compute_defaults_list(settings.job.config_name, typed, types.RunMode.RUN)
+    return [(group, choice) for group, choice in made.overrides.override_choices.items() if isinstance(choice, list)]
 
 
 def keys(lines: Sequence[str]) -> set[str]:
