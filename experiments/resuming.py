@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import build
 
 _MAY_CHANGE = re.compile(
-    r"budget|log_every|source\.(path|folder)|checkpoint\.\w+|evaluators\.\w+\.every|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
+    r"budget|log_every|source\.(path|folder)|checkpoint\.\w+|evaluators\.\w+\.(every|features\.(path|file|run))|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
 )
 _NAMED = (
-    "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh, hydra/launcher, and source.path or "
-    "source.folder where its data were moved"
+    "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh, hydra/launcher, and, of files "
+    "that were moved, source.path, source.folder, evaluators.*.features.path, .file or .run"
 )
 _FOLLOWED = re.compile(r"budget|log_every|checkpoint\.every|evaluators\.\w+\.every")
 _Key = tuple[str | int, ...]
@@ -112,7 +112,7 @@ def told(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     if "follows" in before:
         moved = [key for key in map(_split, after["follows"]) if old[key] != new[key]]
         shown = ", ".join(f"{_joined(key)} {old[key]:,} -> {new[key]:,}" for key in _shortest(moved))
-        return f"made anew from what has changed: {shown}" if moved else None
+        return f"updated with the new settings: {shown}" if moved else None
     if before["budget"] == after["budget"]:
         return None
     same = [key for key, value in new.items() if value == before["budget"] and type(value) in (int, float)]
@@ -120,8 +120,8 @@ def told(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     if not same:
         return None
     return (
-        f"budget={after['budget']:,} (was {before['budget']:,}): this run is of a version that did not note what was "
-        f"made from it; {shown} stay at the old one; if they were, write the new one there in config.yaml, resume again"
+        f"budget={after['budget']:,} (was {before['budget']:,}): {shown} still equal the old budget. If they should "
+        "follow it, set them in config.yaml and resume again."
     )
 
 
