@@ -63,8 +63,8 @@ def test_a_choice_alone_is_taken_or_told_what_it_does_not_go_with(told):
     assert told("learner=vae", "source=digits", "evaluators=images", "network=vae_mlp") == ""
     assert "begin with experiment=dqn/atari" in told(IMAGES, "network=nature")
     assert told(CARTPOLE, "evaluators=[episodes,images]").startswith(
-        "source=gymnasium and learner=double_dqn and network=mlp and evaluators.episodes are for games, evaluators.samples and "
-        "evaluators.held_out and evaluators.quality are for images, which do not go together; "
+        "source=gymnasium and learner=double_dqn and network=mlp and evaluators.episodes are for games, "
+        "evaluators.samples and evaluators.held_out and evaluators.quality are for images, which do not go together; "
     )
     assert "for games, evaluators.samples and " in told(CARTPOLE, "evaluators=[images,classifier]")
 
