@@ -187,7 +187,7 @@ class _Mirror:
         self._dropped, self._lock = 0, threading.Lock()
         self._complaints: set[str] = set()
         self._ending: str | None = None
-        self._left = False  # given up: whatever the thread still meets is nobody's concern
+        self._left = False  # finish() timed out; later errors in the thread are ignored.
         self._wake, self._done = threading.Event(), threading.Event()
         self._wake.set()
         threading.Thread(target=self._work, name="wandb-mirror", daemon=True).start()

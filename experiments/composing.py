@@ -103,8 +103,12 @@ def check(plain: Mapping[str, Any]) -> None:
     """One run's config, its data included as far as they are files. Raises build.ConfigError."""
     build.check(plain)
     for key, path in _files(plain["source"], "source"):
-        if not os.access(path, os.R_OK):
-            raise build.ConfigError(key, f"={path}: cannot be read here")
+        place = os.path.expanduser(path)  # and opened, as the run will
+        try:
+            with os.scandir(place) if os.path.isdir(place) else open(place, "rb"):
+                pass
+        except OSError as error:
+            raise build.ConfigError(key, f"={path}: cannot be read here: {error.strerror}") from error
 
 
 def _launch(

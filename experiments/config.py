@@ -48,9 +48,10 @@ def main(task: Callable[[Config, Path], Any], *, name: str = "train") -> None:
     with _raising() as told_in_full:
         try:
             sys.argv[1:] = resuming.arguments(sys.argv[1:])
-            fitting.check_single(resuming.overrides(sys.argv[1:]), GROUPS)
+            fitting.check_single(resuming.lists(resuming.overrides(sys.argv[1:])), GROUPS)
             with _summed_up(failures, raising=told_in_full):
-                hydra.main(config_path=str(CONF), config_name=name, **mistakes.BASE)(_job(task, failures))()
+                job = _job(task, failures, raising=told_in_full)
+                hydra.main(config_path=str(CONF), config_name=name, **mistakes.BASE)(job)()
         except _MISTAKES as error:
             if told_in_full or (type(error) is ValueError and "Config group override" not in str(error)):
                 raise
@@ -103,16 +104,16 @@ def compose(*overrides: str, name: str = "train", fits: bool = False) -> Config:
     inside = global_hydra.GlobalHydra.instance().is_initialized()  # of a task that `main` runs
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(**mistakes.BASE, config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
-    with _current(config):
-        if fits and not config.get("resume"):
-            fitting.check_single(overrides, GROUPS)
-            _fits(config, choices=config.hydra.runtime.choices, typed=overrides)
-        return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        with _current(config):
+            if fits and not config.get("resume"):
+                _fits(config, choices=config.hydra.runtime.choices, typed=overrides)
+            return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
 
 
 def _fits(config: DictConfig, *, choices: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     """Raises build.ConfigError where the parts of a run do not fit; returns lines on what the experiment overruled."""
     raw: Any = OmegaConf.to_container(config, resolve=False)
+    fitting.check_single(resuming.chosen_lists(), GROUPS)
     fitting.check(raw, choices=choices, typed=typed)
     lines, path = [], CONF / "learner" / f"{choices.get('learner')}.yaml"
     if path.is_file() and path.read_text().startswith("# @package _global_"):  # which sets more than the learner
@@ -201,7 +202,9 @@ def protocol(folder: str | Path) -> dict[str, Any]:
     return content.get("protocol", {})
 
 
-def _job(task: Callable[[Config, Path], Any], failures: list[Failure]) -> Callable[[DictConfig], Any]:
+def _job(task: Callable[[Config, Path], Any], failures: list[Failure], *, raising: bool) -> Callable[[DictConfig], Any]:
+    here = os.getpid()  # where `failures` are heard of: a launcher may run the job elsewhere
+
     @functools.wraps(task)
     def job(config: DictConfig) -> Any:
         settings = hydra_config.HydraConfig.get()
@@ -227,10 +230,12 @@ def _job(task: Callable[[Config, Path], Any], failures: list[Failure]) -> Callab
                 number, told = settings.job.num, reason(error)
                 own = " ".join(line for line in typed if not {line, line.removesuffix("=null")} & {*sys.argv})
                 failures.append(Failure(number=number, overrides=own, folder=folder, mistake=mistake, reason=told))
-                sys.stderr.write(f"job {number} failed: {told if mistake else traceback.format_exc()}\n")
+                sys.stderr.write(f"job {number} failed: {error if mistake else traceback.format_exc()}\n")
                 _forget(error)
+                if os.getpid() == here and not raising:
+                    return None  # the other jobs go on, and `_summed_up` tells of this one
             if sweep or not mistake:
-                raise  # the other jobs of the sweep go on
+                raise
             sys.stderr.write(f"{error}\n")
             sys.exit(EXIT_MISTAKE)
 

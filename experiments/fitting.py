@@ -1,7 +1,7 @@
 """Whether the parts of a run's config belong together, and whether all of it is used: before anything is resolved."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments import build
@@ -32,18 +32,17 @@ def check(raw: Mapping[str, Any], *, choices: Mapping[str, Any], typed: Sequence
             raise build.ConfigError(key, f": nothing uses it, as {reason}; leave it out")
 
 
-def check_single(typed: Sequence[str], groups: Collection[str]) -> None:
-    """Raises build.ConfigError for an override that lists several choices of a group.
+def check_single(lists: Iterable[tuple[str, Sequence[Any]]], groups: Collection[str]) -> None:
+    """Raises build.ConfigError where one of the lists, each with the key or group it is for, is of choices of a group.
 
     Hydra would merge their files: a mixture that bears the last one's name. Evaluators lie side by side by name.
     """
-    for line in typed:
-        group, _, value = line.lstrip("+").partition("=")
-        known = group.partition("/")[0] in groups and "." not in group and group != "evaluators"
-        if known and value.startswith("[") and value.endswith("]"):
-            names = [name.strip() for name in value[1:-1].split(",")]
-            remedy = f"take {group}={names[-1]}, or -m {group}={','.join(names)} for a run of each"
-            raise build.ConfigError(group, f"={value}: one is wanted, as the files of several would mix; {remedy}")
+    for key, values in lists:
+        group = key.partition("@")[0]
+        if group.partition("/")[0] in groups and group != "evaluators":
+            names = ",".join(map(str, values))
+            remedy = f"take {key}={values[-1]}, or -m {key}={names} for a run of each" if values else "name one"
+            raise build.ConfigError(key, f"=[{names}]: one is wanted, as the files of several would mix; {remedy}")
 
 
 def overruled(
@@ -66,14 +65,20 @@ def overruled(
 
 
 def _check_kinds(raw: Mapping[str, Any], choices: Mapping[str, Any], given: Sequence[str]) -> None:
-    kinds = {group: kind for group in _OF_A_KIND if (kind := _kind(raw.get(group))) is not None}
+    parts = {f"{group}={choices.get(group)}": raw.get(group) for group in _OF_A_KIND}
+    judged = raw.get("evaluators") or {}
+    if "evaluators" not in choices or len({_kind(each) for each in judged.values()} - {None}) > 1:
+        del parts[f"evaluators={choices.get('evaluators')}"]
+        parts |= {f"evaluators.{name}": each for name, each in judged.items()}
+    kinds = {part: kind for part, node in parts.items() if (kind := _kind(node)) is not None}
     if len({*kinds.values()}) < 2:
         return
     told = []
     for kind in dict.fromkeys(kinds.values()):
-        names = [f"{group}={choices.get(group)}" for group in kinds if kinds[group] == kind]
+        names = [part for part in kinds if kinds[part] == kind]
         told.append(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} for {kind}")
-    asked = {kinds[group] for group in kinds if any(re.split("[./]", key)[0] == group for key in given)}
+    typed = {re.split("[./]", key)[0] for key in given}
+    asked = {kinds[part] for part in kinds if re.split("[.=]", part)[0] in typed}
     starts = " or ".join(start for kind, start in _START.items() if kind in asked or not asked)
     remedy = f"choose them all for one, or begin with {starts}"
     raise build.ConfigError("", f"{', '.join(told)}, which do not go together; {remedy}")

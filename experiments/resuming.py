@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import types
 from hydra._internal.utils import get_args_parser  # what hydra.main itself reads the command line with
+from hydra.core import global_hydra, hydra_config
 from hydra.core.override_parser import overrides_parser
 from hydra.core.override_parser import types as override_types
 from omegaconf import DictConfig, OmegaConf
@@ -18,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import build
 
 _MAY_CHANGE = re.compile(
-    r"budget|log_every|source\.(path|folder)|checkpoint\.\w+|evaluators\.\w+\.every|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
+    r"budget|log_every|source\.(path|folder)|checkpoint\.\w+|evaluators\.\w+\.(every|features\.(path|file|run))|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
 )
 _NAMED = (
-    "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh, hydra/launcher, and source.path or "
-    "source.folder where its data were moved"
+    "budget, log_every, checkpoint.*, evaluators.*.every, tracker, mesh, hydra/launcher, and, of files "
+    "that were moved, source.path, source.folder, evaluators.*.features.path, .file or .run"
 )
 _FOLLOWED = re.compile(r"budget|log_every|checkpoint\.every|evaluators\.\w+\.every")
 _Key = tuple[str | int, ...]
@@ -110,7 +112,7 @@ def told(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     if "follows" in before:
         moved = [key for key in map(_split, after["follows"]) if old[key] != new[key]]
         shown = ", ".join(f"{_joined(key)} {old[key]:,} -> {new[key]:,}" for key in _shortest(moved))
-        return f"made anew from what has changed: {shown}" if moved else None
+        return f"updated with the new settings: {shown}" if moved else None
     if before["budget"] == after["budget"]:
         return None
     same = [key for key, value in new.items() if value == before["budget"] and type(value) in (int, float)]
@@ -118,8 +120,8 @@ def told(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     if not same:
         return None
     return (
-        f"budget={after['budget']:,} (was {before['budget']:,}): this run is of a version that did not note what was "
-        f"made from it; {shown} stay at the old one; if they were, write the new one there in config.yaml, resume again"
+        f"budget={after['budget']:,} (was {before['budget']:,}): {shown} still equal the old budget. If they should "
+        "follow it, set them in config.yaml and resume again."
     )
 
 
@@ -222,6 +224,27 @@ def _set(node: Any, key: _Key, value: Any) -> None:
     for name in key[:-1]:
         node = node[name]
     node[key[-1]] = value
+
+
+def lists(lines: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+    """(key or group, list) for every list in these overrides, those among the values of a sweep as well."""
+    choices = override_types.ValueType.CHOICE_SWEEP, override_types.ValueType.SIMPLE_CHOICE_SWEEP
+    for override in _parse(lines):
+        values = override.sweep_iterator() if override.value_type in choices else [override.value()]
+        yield from ((override.get_key_element().lstrip("+~"), value) for value in values if isinstance(value, list))
+
+
+def chosen_lists() -> list[tuple[str, list[Any]]]:
+    """(group, choices) for every list chosen of a group in this job, by a file (`override /learner: [a, b]`) as well.
+
+    Hydra's `runtime.choices` leave these out, so the defaults list is made again.
+    """
+    settings = hydra_config.HydraConfig.get()
+    typed: Any = OmegaConf.to_container(settings.overrides, resolve=False)
+    loader = global_hydra.GlobalHydra.instance().config_loader()
+    typed = typed["hydra"] + typed["task"]
+    made = loader.compute_defaults_list(settings.job.config_name, typed, types.RunMode.RUN)
+    return [(group, choice) for group, choice in made.overrides.override_choices.items() if isinstance(choice, list)]
 
 
 def keys(lines: Sequence[str]) -> set[str]:

@@ -42,7 +42,7 @@ def task(settings: config.Config, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """What ends the run badly is written to `path`, but for a refused start, which changes nothing."""
+    """Writes an uncaught exception to `path`; a refused start (ConfigError) leaves the folder unchanged."""
     try:
         yield
     except build.ConfigError:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import build, config, fitting
+from experiments import build, config, fitting, resuming
 
 IMAGES = "experiment=diffusion/fashion_mnist"
 CARTPOLE = "experiment=dqn/cartpole"
@@ -62,6 +62,11 @@ def test_a_choice_alone_is_taken_or_told_what_it_does_not_go_with(told):
             )
     assert told("learner=vae", "source=digits", "evaluators=images", "network=vae_mlp") == ""
     assert "begin with experiment=dqn/atari" in told(IMAGES, "network=nature")
+    assert told(CARTPOLE, "evaluators=[episodes,images]").startswith(
+        "source=gymnasium and learner=double_dqn and network=mlp and evaluators.episodes are for games, "
+        "evaluators.samples and evaluators.held_out and evaluators.quality are for images, which do not go together; "
+    )
+    assert "for games, evaluators.samples and " in told(CARTPOLE, "evaluators=[images,classifier]")
 
 
 def test_the_same_is_told_of_a_config_that_is_only_shown(told):
@@ -122,6 +127,8 @@ def test_the_argument_that_was_meant_is_told(told, typed: list[str], message: st
             "learner=[dqn,prioritized]: one is wanted, as the files of several would mix; take ",
         ),
         (["experiment=[dqn/pong,dqn/cartpole]"], "experiment=[dqn/pong,dqn/cartpole]: one is wanted"),
+        (["-m", "learner=[dqn,prioritized],dqn"], "learner=[dqn,prioritized]: one is wanted"),
+        (["-m", "learner=choice([dqn, prioritized],dqn)"], "learner=[dqn,prioritized]: one is wanted"),
         ([IMAGES, "learner/noise=[cosine,linear]"], "learner/noise=[cosine,linear]: one is wanted"),
         (["+sampler=heun"], "sampler: nothing uses it, as the learner has no sampler"),
         (
@@ -164,4 +171,15 @@ def test_what_an_experiment_overrules_is_said_in_a_line(monkeypatch, capsys: pyt
 
 
 def test_several_evaluators_lie_side_by_side():
-    fitting.check_single(["evaluators=[images,classifier]", "learner.network.widths=[8,8]", "budget=3"], config.GROUPS)
+    typed = ["evaluators=[images,classifier]", "learner.network.widths=[8,8]", "budget=3", "seed=1,[2]"]
+    fitting.check_single(resuming.lists(typed), config.GROUPS)
+
+
+def test_a_file_of_ones_own_names_one_choice_of_a_group(told, tmp_path: Path):
+    (tmp_path / "experiment").mkdir()
+    for group, choice in (("learner", "[dqn, prioritized]"), ("evaluators", "[episodes]")):
+        lines = ["# @package _global_", "defaults:", "  - dqn/cartpole", f"  - override /{group}: {choice}", ""]
+        (tmp_path / f"experiment/own_{group}.yaml").write_text("\n".join(lines))
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    assert told(search, "experiment=own_learner").startswith("learner=[dqn,prioritized]: one is wanted, as ")
+    assert told(search, "experiment=own_evaluators") == ""

@@ -41,7 +41,7 @@ def test_a_learning_rate_that_had_come_to_its_end_goes_on_as_of_the_longer_run(c
     start(*typed, "budget=640", task=training.task)
     ended = weights()
     resumed = start("resume=run", "budget=3200", task=training.task)
-    assert "made anew from what has changed: optimizer.schedule.images 640 -> 3,200\n" in capsys.readouterr().out
+    assert "updated with the new settings: optimizer.schedule.images 640 -> 3,200\n" in capsys.readouterr().out
     share = build.objects(resumed["learner"]["optimizer"]["schedule"])
     assert float(share(np.int32(80))) > 0.9 > 0.1 > float(share(np.int32(395)))  # of 400 updates of 8 images
     assert all(np.abs(new - old).max() > 1e-3 for new, old in zip(weights(), ended, strict=True))
@@ -110,6 +110,10 @@ def test_a_run_of_before_is_told_what_may_have_to_follow():
     OmegaConf.save(content, "run/config.yaml")
     old = config.load("run")
     line = resuming.told(old, resuming.merged(config.compose("resume=run", "budget=9000"), ["budget=9000"]))
-    assert line and "budget=9,000 (was 5,000)" in line and " optimizer.schedule.images stay at the old one" in line
+    assert (
+        line
+        and "budget=9,000 (was 5,000)" in line
+        and " optimizer.schedule.images still equal the old budget. If " in line
+    )
     assert resuming.told(old, old) is None
     assert start("resume=run", "budget=9000")["optimizer"]["schedule"]["images"] == 5000

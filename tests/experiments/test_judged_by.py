@@ -26,7 +26,9 @@ def train(folder: Path, weights: Path, **changes: Any) -> None:
     training.train(settings | {"budget": 400} | changes, folder, stop=stopping.Stop())
 
 
-def test_the_digest_of_the_judging_network_is_kept_and_a_resume_with_another_is_refused(tmp_path: Path):
+def test_the_digest_of_the_judging_network_is_kept_and_a_resume_with_another_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     folder, weights = tmp_path / "run", tmp_path / "weights"
     weights.write_bytes(b"first")
     digest, other = (hashlib.sha256(content).hexdigest() for content in (b"first", b"second"))
@@ -41,8 +43,18 @@ def test_the_digest_of_the_judging_network_is_kept_and_a_resume_with_another_is_
         train(folder, weights, resume=str(folder), budget=800)
     assert config.protocol(folder)["evaluators"] == judged
 
-    weights.write_bytes(b"first")
-    train(folder, weights, resume=str(folder), budget=800)
+    moved = tmp_path / "moved"  # and named at the resume
+    moved.write_bytes(b"third")
+    typed = ["train", f"resume={folder}", "budget=800", f"evaluators.quality.features.file={moved}"]
+    monkeypatch.setattr("sys.argv", [*typed])
+    with pytest.raises(SystemExit):
+        config.main(training.task)
+    assert "evaluators.quality.features: have the digest " in capsys.readouterr().err
+    moved.write_bytes(b"first")
+    monkeypatch.setattr("sys.argv", [*typed])
+    config.main(training.task)
+    assert config.load(folder)["evaluators"]["quality"]["features"]["file"] == str(moved)
+    assert config.protocol(folder)["evaluators"]["quality"]["features_sha256"] == digest
 
     content: Any = OmegaConf.load(folder / config.FILE)
     del content["protocol"]["evaluators"]  # of an older revision

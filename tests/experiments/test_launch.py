@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from experiments import config, jobs, launching, scheduler, watching
+from experiments import build, composing, config, jobs, launching, scheduler, watching
 from experiments import launch as launching_command
 
 TINY = ("experiment=dqn/cartpole", "+debug=tiny")
@@ -161,6 +161,15 @@ def test_a_mistake_is_told_in_a_line_and_nothing_is_submitted(start, slurm: Slur
     assert (status, message in told.splitlines()[-1], len(told.splitlines())) == (2, True, 1), told
     assert slurm.calls("sbatch") == []
     assert not Path("runs").exists()
+
+
+def test_data_are_opened_as_the_run_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "there.npz").touch()
+    typed = ("experiment=vae/fashion_mnist", "source=npz")
+    composing.check(config.compose(*typed, "source.path='~/there.npz'"))
+    with pytest.raises(build.ConfigError, match=r"^source\.path=~/gone\.npz: cannot be read here: No such file"):
+        composing.check(config.compose(*typed, "source.path='~/gone.npz'"))
 
 
 def test_what_the_gpus_have_no_room_for_is_refused(start, slurm: Slurm):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments import config, training
+from experiments import build, config, training
 
 TINY = (
     "experiment=dqn/cartpole",
@@ -51,8 +51,18 @@ def test_every_failure_of_a_sweep_is_told_and_the_others_run(capsys: pytest.Capt
     assert not Path("sweep/3/error.txt").exists() and config.load("sweep/3")["optimizer"]["learning_rate"] == 1e-3
 
 
-def test_mistakes_alone_have_the_status_of_mistakes():
+def test_mistakes_alone_have_the_status_of_mistakes(capsys: pytest.CaptureFixture):
     assert status(*TINY, *SGD, "-m", "optimizer.learning_rate=-1,-2") == config.EXIT_MISTAKE
+    assert "Error executing job" not in capsys.readouterr().err
+
+
+def test_a_mistake_is_told_whole_at_once_and_in_a_line_at_the_end(capsys: pytest.CaptureFixture):
+    def task(settings: config.Config, folder: Path) -> None:
+        raise build.ConfigError("seed", "=1: is taken\ntake another")
+
+    assert status("-m", "seed=1", task=task) == config.EXIT_MISTAKE
+    before, _, end = capsys.readouterr().err.partition("of this sweep 1 failed:\n")
+    assert before.startswith("job 0 failed: seed=1: is taken\ntake another\n") and "take another" not in end
 
 
 def test_a_stop_ends_the_whole_sweep_and_failures_so_far_are_told(capsys: pytest.CaptureFixture):
