@@ -1,7 +1,7 @@
-"""How many images, or evaluations of a network, one call of the device takes: so few that a stop is heard in time.
+"""How many images, or evaluations of a network, one call of the device computes: few enough for two seconds.
 
-Sizes follow from the program's floating-point operations, not from a clock: so all processes choose alike, and one and
-the same run gives the same figures to the last bit.
+The size depends on the program's floating-point operations, not on a clock. So all processes choose the same size, and
+a run repeated on the same machine gives the same figures to the last bit.
 """
 
 import functools
@@ -14,8 +14,8 @@ import numpy as np
 
 from core import mesh
 
-# Operations of a call that takes well under two seconds: at 10 GFLOP/s for convolutions on two slow cores, and at
-# 10 TFLOP/s on an accelerator.
+# Operations of one call, for about a second: assumes 10 GFLOP/s on a CPU (two slow cores) and 10 TFLOP/s on an
+# accelerator. The second number was never measured.
 CPU, ACCELERATOR = 1e10, 1e13
 
 
