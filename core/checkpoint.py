@@ -216,7 +216,7 @@ class Checkpoints:
         self._check_finite(step, leaves)
         ring = ring if with_replay else {}
         with distributed.together():
-            final.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folders(final.parent)
             files.check_space(final.parent, step, state=files.size_of(leaves), replay=files.size_of(ring))
         making = final.with_name(f"tmp-{final.name}")
         if distributed.primary():
@@ -241,6 +241,14 @@ class Checkpoints:
             seconds=time.perf_counter() - began,
             replay_bytes=manifest.replay_bytes,
         )
+
+    def _make_folders(self, place: pathlib.Path) -> None:
+        """Without the run's own: a run whose folder someone deleted has ended."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            place.mkdir(exist_ok=True)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self.folder.parent} is gone: nothing can be saved there any more") from error
 
     def _check_finite(self, step: int, leaves: files.Leaves) -> None:
         since = int(leaves["diverged"]) if "diverged" in leaves else -1

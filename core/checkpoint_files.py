@@ -91,7 +91,7 @@ def write(folder: pathlib.Path, *, step: int, state: Leaves, replay: Leaves, sou
     """Fills a new folder and flushes it to the disk: every process its own files, the first one what is of all."""
     with distributed.together():
         if distributed.primary():
-            folder.mkdir(parents=True)
+            folder.mkdir()
             (folder / "source").mkdir()
     with distributed.together(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
         orbax.save(folder / "state", args=ocp.args.StandardSave({p: x for p, x in state.items() if x.size}))

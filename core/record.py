@@ -40,6 +40,7 @@ class Record:
             plain = re.sub(r"[^A-Za-z0-9._/-]", "_", name)
             path = self._folder / "media" / f"{plain}-{examples}{'.png' if isinstance(item, types.Image) else '.mp4'}"
             try:
+                (self._folder / "media").mkdir(exist_ok=True)  # not the run's folder, should someone have deleted it
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _write_item(path, item)
                 written[name] = path

@@ -118,6 +118,17 @@ def test_the_newest_few_are_kept_and_leftovers_go(tmp_path):
     assert not [*tmp_path.rglob("tmp-*")]
 
 
+@pytest.mark.parametrize("what", ["state", "best"])
+def test_the_folder_of_a_run_that_was_deleted_is_not_made_again(tmp_path, what):
+    checkpoints = open_(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run").mkdir()
+    checkpoints.save(1, make(1), None, extra={})
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(checkpoint.CheckpointError, match="run is gone: nothing can be saved there any more"):
+        checkpoints.save(2, make(2), None, extra={}) if what == "state" else checkpoints.best(1.0, 2, make(2))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_step_is_saved_once_and_never_behind_a_newer_one(tmp_path):
     first = save(tmp_path, 7)
     checkpoints = open_(tmp_path)
