@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from core import checkpoint, progress, stopping, tracking, types, watchdog
+from core import progress, stopping, tracking, types, watchdog
+from core.checkpoints import checkpoint
 
 if TYPE_CHECKING:
     from core import loop

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from core import checkpoint, journal, mesh, profiling, progress, stopping, tracking, types
+from core import journal, mesh, profiling, progress, stopping, tracking, types
+from core.checkpoints import checkpoint
 from core.journal import Diverged
 
 __all__ = ["Diverged", "Outcome", "Refused", "Schedule", "Start", "begin", "programs", "run"]

@@ -216,15 +216,15 @@ def count() -> dict[str, dict[str, float]]:
     """Of each program, compiled for two simulated devices; no weights are made."""
     import jax
 
-    from core import data
-    from experiments import build, config
+    from core.images import stream
     from experiments.benchmarks import core_parts, programs
+    from experiments.config import build, command_line
 
     dqn = core_parts.described("dqn", batch=256, devices=2)
     dit = ("experiment=diffusion/fashion_mnist", "network.make.patch=2", "network.make.width=768")
     dit += ("network.make.depth=12", "network.make.heads=12", "source.batch=16", "source.dispatch=1")
-    latents = data.Shape(image=(32, 32, 4), classes=1_000, batch=16)  # 256 patches of 2 x 2
-    dit_b = build.run(config.compose(*dit), source=latents)
+    latents = stream.Shape(image=(32, 32, 4), classes=1_000, batch=16)  # 256 patches of 2 x 2
+    dit_b = build.run(command_line.compose(*dit), source=latents)
     states = [jax.eval_shape(run.learner.init, jax.random.key(0), run.source.spec) for run in (dqn, dit_b)]
     dqn_weights, dit_weights = ((state.params, state.opt_state) for state in states)
     compiled = {

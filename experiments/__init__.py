@@ -1,5 +1,5 @@
 """Entry points: `python -m experiments.train` and its neighbours. The only place that knows Hydra."""
 
-from experiments import identity
+from experiments.config import identity
 
 identity.check()

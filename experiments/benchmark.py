@@ -6,9 +6,10 @@ mistake in what was typed.
 
 
 def main() -> None:
-    from experiments import benchmarking, config
+    from experiments.benchmarks import command
+    from experiments.config import command_line
 
-    config.main(benchmarking.task, name="benchmark")
+    command_line.main(command.task, name="benchmark")
 
 
 if __name__ == "__main__":

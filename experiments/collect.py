@@ -3,16 +3,11 @@
 Exit status: 0 done, 2 a mistake in what was typed.
 """
 
-import sys
-
-from core import platform
+from experiments.config import start
 
 
 def main() -> None:
-    platform.tune(wanted="tune=false" not in sys.argv)
-    from experiments import collecting, config  # after `tune`, which starts the process anew
-
-    config.main(collecting.task, name="collect")
+    start.command("experiments.evaluation.frames", name="collect")
 
 
 if __name__ == "__main__":

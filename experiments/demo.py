@@ -4,20 +4,11 @@
 are those of `conf/experiment/dqn/demo.yaml`, which says why that game.
 """
 
-import sys
-
-from core import platform
-
-EXPERIMENT = "experiment=dqn/demo"
+from experiments.config import start
 
 
 def main() -> None:
-    platform.tune(wanted="tune=false" not in sys.argv)
-    from experiments import config, demonstration  # after `tune`, which starts the process anew
-
-    if not any(argument.startswith(("experiment=", "resume=")) for argument in sys.argv):
-        sys.argv.insert(1, EXPERIMENT)
-    config.main(demonstration.task)
+    start.command("experiments.demos.atari", defaults=["experiment=dqn/demo"])
 
 
 if __name__ == "__main__":

@@ -4,17 +4,11 @@
 takes it; the settings are those of `conf/experiment/demo/`.
 """
 
-import sys
-
-from core import platform
+from experiments.config import start
 
 
 def main() -> None:
-    platform.tune(wanted="tune=false" not in sys.argv)
-    from experiments import config, gallery  # after `tune`, which starts the process anew
-
-    sys.argv.insert(1, f"experiment={gallery.FAMILIES[0]}")
-    config.main(gallery.task)
+    start.command("experiments.demos.images", defaults=["experiment=demo/vae"])
 
 
 if __name__ == "__main__":

@@ -3,16 +3,11 @@
 Exit status: 0 done, 2 a mistake in what was typed.
 """
 
-import sys
-
-from core import platform
+from experiments.config import start
 
 
 def main() -> None:
-    platform.tune(wanted="tune=false" not in sys.argv)
-    from experiments import config, evaluating  # after `tune`, which starts the process anew
-
-    config.main(evaluating.task, name="evaluate")
+    start.command("experiments.evaluation.command", name="evaluate")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ import sys
 
 
 def main() -> None:
-    from experiments import build, config, launching
+    from experiments.config import build, command_line
+    from experiments.launching import command
 
     try:
-        typed = launching.split(sys.argv[1:])
+        typed = command.split(sys.argv[1:])
     except build.ConfigError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(config.EXIT_MISTAKE)
+        sys.exit(command_line.EXIT_MISTAKE)
     sys.argv[1:] = typed.own
-    config.main(typed.task, name="launch")
+    command_line.main(typed.task, name="launch")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from core import checkpoint, data, types
-from experiments import build, config, resuming
+from core import types
+from core.checkpoints import checkpoint
+from core.images import stream
+from experiments.config import build, command_line, resume, saved
 from generative import drawing
 
 
@@ -18,7 +20,7 @@ class Trained:
     """What a run has learned by one of its checkpoints."""
 
     folder: Path
-    config: config.Config  # as the run began with it
+    config: command_line.Config  # as the run began with it
     objects: build.Run  # the config's objects; the source among them is closed
     view: Any  # of the weights, on the first device: what acting and sampling need
     step: int
@@ -135,9 +137,9 @@ def load(
     Raises:
       build.ConfigError: there is no run here, or it has no such checkpoint.
     """
-    settings, protocol = resuming.moved(config.load(folder), places or {}), config.protocol(folder)
+    settings, protocol = resume.moved(saved.load(folder), places or {}), saved.protocol(folder)
     settings["tracker"] = _tracker(settings["tracker"])
-    objects = build.run(settings, source=data.Shape.from_protocol(protocol) if "image" in protocol else None)
+    objects = build.run(settings, source=stream.Shape.from_protocol(protocol) if "image" in protocol else None)
     source, learner = objects.source, objects.learner
     if is_agent(learner):
         source.attach(learner)

@@ -5,16 +5,11 @@ with a checkpoint written: `resume=<run folder>` goes on. 69: of several process
 else is an error, with its traceback.
 """
 
-import sys
-
-from core import platform
+from experiments.config import start
 
 
 def main() -> None:
-    platform.tune(wanted="tune=false" not in sys.argv)
-    from experiments import config, training  # after `tune`, which starts the process anew
-
-    config.main(training.task)
+    start.command("experiments.training")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core import checkpoint, distributed, loop, platform, profiling, progress, stopping, tracking, types
-from experiments import build, config, resuming
+from core import distributed, loop, platform, profiling, progress, stopping, tracking, types
+from core.checkpoints import checkpoint
+from experiments.config import build, command_line, resume, saved
 
 FAILURE = "error.txt"  # in a run's folder: why it ended badly, until it goes on
 
@@ -26,7 +27,7 @@ SHOWN = (
 )
 
 
-def task(settings: config.Config, folder: Path) -> None:
+def task(settings: command_line.Config, folder: Path) -> None:
     """One run in `folder`; ends the process with a status of its own if it was stopped."""
     logging.getLogger().setLevel(logging.WARNING)  # Orbax would tell every step of every save
     try:
@@ -50,19 +51,19 @@ def _told(path: Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, distributed.Elsewhere):
             with contextlib.suppress(OSError):  # a full disk, say, which may be what ended it
-                path.write_text(f"{config.reason(error)}\n\n{traceback.format_exc()}")
+                path.write_text(f"{command_line.reason(error)}\n\n{traceback.format_exc()}")
         raise
 
 
-def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop.Outcome:
+def train(settings: command_line.Config, folder: Path, *, stop: stopping.Stop) -> loop.Outcome:
     """Builds everything that `settings` describe and runs the loop; what it makes lies in `folder`.
 
     A refused start leaves the folder as it was. A run has its config.yaml before anything else that it writes, so that
     one which is killed in between begins anew, or goes on.
     """
-    config.refuse_taken(folder, settings)
+    saved.refuse_taken(folder, settings)
     if settings["init_from"] and not settings["resume"]:
-        config.load(settings["init_from"])  # refused before anything is built where it is no run
+        saved.load(settings["init_from"])  # refused before anything is built where it is no run
     run = build.run(settings)
     platform.cache()
     source, learner = run.source, run.learner
@@ -75,11 +76,11 @@ def train(settings: config.Config, folder: Path, *, stop: stopping.Stop) -> loop
         with distributed.together():
             protocol = _protocol(run, folder)
         checkpoints, start = _begin(run, folder / "checkpoints")
-        if run.resume and distributed.primary() and (line := resuming.told(config.load(folder), settings)):
+        if run.resume and distributed.primary() and (line := resume.told(saved.load(folder), settings)):
             print(line, flush=True)
         with distributed.together():
             if distributed.primary():
-                config.save(folder, settings, protocol=protocol)
+                saved.save(folder, settings, protocol=protocol)
                 (folder / FAILURE).unlink(missing_ok=True)  # of an attempt before
         outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
     finally:
@@ -162,7 +163,7 @@ def _check_metric(run: build.Run) -> None:
 def _protocol(run: build.Run, folder: Path) -> dict[str, Any]:
     """What training figures and evaluations must be read with; a resumed run has the same data and features."""
     judged = {name: own for name, each in run.evaluators.items() if (own := getattr(each, "protocol", None))}
-    began = config.protocol(folder) if run.resume else {}
+    began = saved.protocol(folder) if run.resume else {}
     _check_data(began, {**run.source.protocol, "evaluators": judged}, folder)
     before = began.get("evaluators", {})
     for name in before.keys() & judged.keys():
@@ -199,7 +200,7 @@ def _loop(
     start: loop.Start,
     checkpoints: checkpoint.Checkpoints,
     folder: Path,
-    settings: config.Config,
+    settings: command_line.Config,
     *,
     stop: stopping.Stop,
 ) -> loop.Outcome:

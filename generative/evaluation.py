@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import datasets, distributed, media, mesh, types
+from core import distributed, media, mesh, types
+from core.images import datasets
 from generative import calls, drawing, metrics
 from generative import features as features_
 

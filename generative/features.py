@@ -77,7 +77,8 @@ def check(features: Features, image: tuple[int, ...]) -> None:
         raise ValueError(
             f"features={features.name} ({digest}): sees images of {tuple(features.image)}, these are {tuple(image)}; "
             "train a classifier on such images and name its run: features=<run folder> of experiments.evaluate, in a "
-            "training experiments.judges.Judge as evaluators.quality.features, or evaluators.quality=null for none"
+            "training experiments.evaluation.classifiers.Judge as evaluators.quality.features, or "
+            "evaluators.quality=null for none"
         )
 
 
@@ -188,7 +189,9 @@ def read(path: str | Path) -> tuple[network.Network, types.Params]:
         shapes = jax.eval_shape(net.init, jax.random.key(0))
         params = jax.tree_util.tree_map_with_path(lambda where, leaf: _weight(weights, where, leaf), shapes)
     except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"file={path}: no classifier that `experiments.judges` has written ({error})") from error
+        raise ValueError(
+            f"file={path}: no classifier that `experiments.evaluation.classifiers` has written ({error})"
+        ) from error
     return net, params
 
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import jax.scipy.stats
 import numpy as np
 
-from core import datasets, distributed, media, mesh, types
+from core import distributed, media, mesh, types
+from core.images import datasets
 from generative import vae
 
 

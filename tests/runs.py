@@ -16,7 +16,8 @@ import numpy as np
 import optax
 
 from agents import acting, dqn, networks, td
-from core import checkpoint, loop, mesh, network, optim, progress, replay, stopping, types
+from core import loop, mesh, network, optim, progress, replay, stopping, types
+from core.checkpoints import checkpoint
 from tests import toys
 
 GAMES, STEPS, SHARDS = 4, 4, 2  # 16 frames a learner step

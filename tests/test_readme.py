@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, config, launching, resuming
+from experiments.config import build, command_line, overrides, resume, saved
+from experiments.launching import command
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -23,7 +24,7 @@ def lines(module: str) -> list[str]:
     return [line for line in LINES if line.startswith(f"python -m experiments.{module} ")]
 
 
-def overrides(line: str) -> list[str]:
+def typed_in(line: str) -> list[str]:
     """What follows the module's name, without options, comments and sweeps (the first of their values)."""
     words = shlex.split(line.replace("<date-time>", DATE), comments=True)[3:]
     return [re.sub(r"=([^,\[]+),.*", r"=\1", word) for word in words if not word.startswith("-")]
@@ -32,25 +33,25 @@ def overrides(line: str) -> list[str]:
 @pytest.mark.parametrize("line", [line for line in lines("train") if " resume=" not in line])
 def test_training_commands_compose(line: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     write_example(tmp_path, monkeypatch)
-    build.plan({**config.compose(*overrides(line)), "_target_": "experiments.build.Run"})
+    build.plan({**command_line.compose(*typed_in(line)), "_target_": "experiments.config.build.Run"})
 
 
 @pytest.mark.parametrize("line", [line for line in lines("train") if " resume=" in line])
 def test_runs_go_on_with_what_is_typed_and_all_else_as_it_was(line: str, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    saved = config.compose("experiment=dqn/pong")
-    config.save(tmp_path / "runs/dqn/pong" / DATE, saved)
-    typed = overrides(line)
-    merged = resuming.merged(config.compose(*resuming.arguments(typed)), typed)
-    build.plan({**merged, "_target_": "experiments.build.Run"})
-    assert {key for key in saved if merged[key] != saved[key]} == resuming.keys(typed) > {"resume"}
+    settings = command_line.compose("experiment=dqn/pong")
+    saved.save(tmp_path / "runs/dqn/pong" / DATE, settings)
+    typed = typed_in(line)
+    merged = resume.merged(command_line.compose(*resume.arguments(typed)), typed)
+    build.plan({**merged, "_target_": "experiments.config.build.Run"})
+    assert {key for key in settings if merged[key] != settings[key]} == overrides.keys(typed) > {"resume"}
 
 
 @pytest.mark.parametrize("line", lines("launch"))
 def test_launches_compose(line: str, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.chdir(tmp_path)
-    typed = launching.split([*overrides(line), "dry_run=true"])
-    plain = config.compose(*typed.own, name="launch")
+    typed = command.split([*typed_in(line), "dry_run=true"])
+    plain = command_line.compose(*typed.own, name="launch")
     if plain["status"]:  # of what the line before it would have launched
         with pytest.raises(build.ConfigError, match=rf"^status=runs/dqn/pong/{DATE}: nothing was launched here"):
             typed.task(plain, tmp_path)
@@ -63,7 +64,7 @@ def test_launches_compose(line: str, tmp_path, monkeypatch: pytest.MonkeyPatch, 
 def test_other_commands_compose(name: str):
     assert lines(name)
     for line in lines(name):
-        config.compose(*overrides(line), name=name)
+        command_line.compose(*typed_in(line), name=name)
 
 
 def test_every_command_is_one_of_ours():

@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from core import loop
-from experiments import build, config
 from experiments.benchmarks import generative_parts, processes, programs, results
+from experiments.config import build, command_line
 from generative import drawing
 
 EXPERIMENTS = tuple(
     sorted(
-        file.relative_to(config.CONF / "experiment").with_suffix("").as_posix()
-        for file in (config.CONF / "experiment").rglob("*.yaml")
+        file.relative_to(command_line.CONF / "experiment").with_suffix("").as_posix()
+        for file in (command_line.CONF / "experiment").rglob("*.yaml")
     )
 )
 # [H, W, C] and classes by recipe, so that no data are read; frames of games are as `experiments.collect` writes them.
@@ -63,12 +63,12 @@ def run(wanted: Any) -> results.Results:
 
 def main(overrides: Sequence[str]) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
-    print(json.dumps(seconds(described(config.compose(*overrides)))))
+    print(json.dumps(seconds(described(command_line.compose(*overrides)))))
 
 
-def described(settings: config.Config) -> build.Run:
+def described(settings: command_line.Config) -> build.Run:
     """The run's objects; a source of images is no more than their shape."""
-    recipe = settings["source"].get("data", {}).get("_target_", "").removeprefix("core.datasets.")
+    recipe = settings["source"].get("data", {}).get("_target_", "").removeprefix("core.images.datasets.")
     if recipe not in SHAPES:
         return build.run(settings)
     image, classes = SHAPES[recipe]

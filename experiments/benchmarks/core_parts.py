@@ -21,8 +21,8 @@ from jax.sharding import PartitionSpec as P
 
 from agents import dqn
 from core import distributed, loop, platform
-from experiments import build, config
 from experiments.benchmarks import core, dqn_parts, generative_parts, programs, timing
+from experiments.config import build, command_line
 
 GAMES, STEPS = 8, 4  # a rollout, which pays for one update
 
@@ -79,11 +79,13 @@ def described(model: str, *, batch: int, devices: int, overrides: Sequence[str] 
     """The run of a learner that makes one update a step."""
     if model == "dit":
         small = ("network.make.width=256", "network.make.depth=1", f"source.batch={batch}", "source.dispatch=1")
-        return generative_parts.described(config.compose("experiment=diffusion/fashion_mnist", *small, *overrides))
+        return generative_parts.described(
+            command_line.compose("experiment=diffusion/fashion_mnist", *small, *overrides)
+        )
     rollout = (f"source.envs={GAMES}", f"source.steps={STEPS}", f"source.shards={devices}", "source.game=pong")
     learner = (f"learner.batch={batch}", f"learner.update_every={GAMES * STEPS}", "learner.learning_starts=64")
     rest = ("learner.replay.capacity=8_192", "optimizer=adam")
-    run = build.run(config.compose("experiment=dqn/nature", *rollout, *learner, *rest, *overrides))
+    run = build.run(command_line.compose("experiment=dqn/nature", *rollout, *learner, *rest, *overrides))
     run.source.close()  # its spec is all that is wanted
     return run
 

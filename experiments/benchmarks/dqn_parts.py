@@ -17,8 +17,8 @@ from jax import lax
 
 from agents import environments
 from core import convolution, optim, platform, replay
-from experiments import build, config
 from experiments.benchmarks import timing
+from experiments.config import build, command_line
 
 MOST_SCANNED = 8  # updates, as in a step of the run
 MOST_SAMPLED = 2**28  # bytes of samples for a scan, which bounds the updates of a large batch
@@ -33,7 +33,7 @@ def main() -> None:
     if given.convolutions == "library":
         convolution.conv_general_dilated = lax.conv_general_dilated
     platform.cache()
-    settings = config.compose(*given.overrides)
+    settings = command_line.compose(*given.overrides)
     run = build.run(settings)
     parts = updating(run, given.batches)
     if given.convolutions == "ours":

@@ -12,9 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import checkpoint, data, loop, platform, types
-from experiments import build, config
+from core import loop, platform, types
+from core.checkpoints import checkpoint
+from core.images import stream
 from experiments.benchmarks import timing
+from experiments.config import build, command_line
 from generative import drawing
 
 IMAGE, CLASSES = (28, 28, 1), 10  # Fashion-MNIST's
@@ -26,7 +28,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_intermixed_args()
     platform.cache()
-    run = described(config.compose(*given.overrides))
+    run = described(command_line.compose(*given.overrides))
     start = begun(run)
     sampler = getattr(run.learner, "sampler", None)
     facts = {
@@ -37,10 +39,12 @@ def main() -> None:
     timing.serve({"draw": drawn(start, given.drawn), "train": trained(start)}, facts)
 
 
-def described(settings: config.Config, *, image: tuple[int, int, int] = IMAGE, classes: int = CLASSES) -> build.Run:
+def described(
+    settings: command_line.Config, *, image: tuple[int, int, int] = IMAGE, classes: int = CLASSES
+) -> build.Run:
     """The run's objects, its source no more than the shape of what it would give."""
     source = {name: settings["source"][name] for name in ("batch", "batches", "dispatch")}
-    return build.run(settings, source=data.Shape(image=image, classes=classes, **source))
+    return build.run(settings, source=stream.Shape(image=image, classes=classes, **source))
 
 
 def begun(run: build.Run) -> loop.Start:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core import platform, record
-from experiments import identity
 from experiments.benchmarks import timing
+from experiments.config import identity
 
 Kind = Literal["nothing", "malloc", "flag", "all"]
 KINDS: tuple[Kind, ...] = ("nothing", "malloc", "flag", "all")

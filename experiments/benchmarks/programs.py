@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from core import loop
-from experiments import build
+from experiments.config import build
 
 _OPERATIONS = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
 _CROSSING = re.compile(rf"= (\(.*?\)|\S+) ({_OPERATIONS})(?:-start)?\(")

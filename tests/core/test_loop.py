@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from core import checkpoint, loop, profiling, stopping, types
+from core import loop, profiling, stopping, types
+from core.checkpoints import checkpoint
 from tests import runs
 
 

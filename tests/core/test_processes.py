@@ -15,10 +15,11 @@ import jax
 import numpy as np
 import pytest
 
-from core import checkpoint_files, distributed
-from experiments import config
+from core import distributed
+from core.checkpoints import files
+from experiments.config import command_line
 
-ROOT = config.CONF.parent
+ROOT = command_line.CONF.parent
 IMAGES = ("experiment=demo/vae", "+debug=tiny", "evaluators=none", "tracker=none")
 IMAGES += ("network.make.encoder.widths=[64]", "network.make.decoder.widths=[64]")  # some large enough to be laid out
 GAMES = ("experiment=dqn/cartpole", "+debug=tiny", "tracker=none", "evaluators.episodes.episodes=3")
@@ -108,13 +109,13 @@ def train(*arguments: str, **settings) -> list[str]:
 def saved(folder: Path) -> dict[str, np.ndarray]:
     """The newest checkpoint's state."""
     newest = max((folder / "checkpoints").glob("0*"))
-    manifest = checkpoint_files.read_manifest(newest)
+    manifest = files.read_manifest(newest)
     shapes = {path: text.rstrip("]").split("[") for path, text in manifest.state.items() if path != "key"}
     abstract = {
         path: jax.ShapeDtypeStruct(tuple(map(int, filter(None, shape.split(",")))), dtype)
         for path, (dtype, shape) in shapes.items()
     }
-    return jax.device_get(checkpoint_files.read_state(newest, manifest, abstract, partly=True))
+    return jax.device_get(files.read_state(newest, manifest, abstract, partly=True))
 
 
 def axes(folder: Path) -> dict[str, list[str | None]]:
@@ -154,7 +155,7 @@ def test_where_one_fails_none_is_left_waiting(lines: str, status: list[int], tol
 
 
 def test_the_first_process_says_which_checkpoints_there_are(tmp_path: Path):
-    run("-m", "tests.core.stale_listing", str(tmp_path), processes=2)
+    run("-m", "tests.core.checkpoints.stale_listing", str(tmp_path), processes=2)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from core import watchdog
-from experiments import config
+from experiments.config import command_line
 
 LIMITS = {"JAXCADE_STALL_SECONDS": "4", "JAXCADE_HEARTBEAT_SECONDS": "8", "JAXCADE_JOIN_SECONDS": "60"}
 MEETING = """
@@ -41,7 +41,7 @@ def processes(code: str, *indices: int, port: int | None = None, **changes: str)
         for index in indices:
             process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", MEETING + code],
-                cwd=config.CONF.parent,
+                cwd=command_line.CONF.parent,
                 env=os.environ | LIMITS | several | changes | {"JAX_PROCESS_ID": str(index)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

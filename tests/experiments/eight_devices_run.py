@@ -14,8 +14,9 @@ os.environ["XLA_FLAGS"] += f" --xla_dump_to={FOLDER / 'xla'} --xla_dump_hlo_as_t
 import jax  # noqa: E402  after its flags
 
 from core import stopping  # noqa: E402
-from experiments import config, training  # noqa: E402
+from experiments import training  # noqa: E402
 from experiments.benchmarks import programs  # noqa: E402
+from experiments.config import command_line  # noqa: E402
 
 compiled: list[str] = []  # programs by name
 
@@ -23,7 +24,7 @@ compiled: list[str] = []  # programs by name
 def main() -> None:
     assert jax.device_count() == 8
     jax.monitoring.register_event_duration_secs_listener(note)
-    settings = config.compose(
+    settings = command_line.compose(
         "experiment=vae/fashion_mnist",
         "source=digits",
         "+debug=tiny",

@@ -9,16 +9,19 @@ import jax
 import numpy as np
 import pytest
 
-from core import checkpoint, download, stopping
-from experiments import config, training
+from core import stopping
+from core.checkpoints import checkpoint
+from core.images import download
+from experiments import training
+from experiments.config import command_line
 
 EXPERIMENTS = sorted(
-    file.relative_to(config.CONF / "experiment").with_suffix("").as_posix()
-    for file in (config.CONF / "experiment").rglob("*.yaml")
+    file.relative_to(command_line.CONF / "experiment").with_suffix("").as_posix()
+    for file in (command_line.CONF / "experiment").rglob("*.yaml")
 )
 
 
-def examples_per_step(settings: config.Config) -> int:
+def examples_per_step(settings: command_line.Config) -> int:
     """Frames or images in a batch."""
     source = settings["source"]
     if "envs" not in source:
@@ -26,7 +29,7 @@ def examples_per_step(settings: config.Config) -> int:
     return source["envs"] * source["steps"] * source["environments"].get("frame_skip", 1)
 
 
-def steps_needed(settings: config.Config) -> tuple[int, int]:
+def steps_needed(settings: command_line.Config) -> tuple[int, int]:
     """Batches: those that are only taken in, and enough for two updates."""
     source, learner = settings["source"], settings["learner"]
     if "envs" not in source:
@@ -40,7 +43,7 @@ def steps_needed(settings: config.Config) -> tuple[int, int]:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_it_learns_is_judged_is_saved_and_goes_on(experiment: str, tmp_path: Path):
     frames = [f"source.path={frames_of_a_game(tmp_path)}"] * experiment.endswith("/atari_frames")
-    settings = config.compose(f"experiment={experiment}", "+debug=tiny", "tracker=none", *frames)
+    settings = command_line.compose(f"experiment={experiment}", "+debug=tiny", "tracker=none", *frames)
     installed = Path(download.KNOWN["fashion_mnist"].installed or "")
     if settings["source"].get("data", {}).get("name") == "fashion_mnist" and not installed.is_dir():
         pytest.skip(f"needs Debian's dataset-fashion-mnist ({installed})")
@@ -66,7 +69,7 @@ def test_it_learns_is_judged_is_saved_and_goes_on(experiment: str, tmp_path: Pat
     assert sorted(set(judged)) == [outcome.step for outcome in outcomes] * tells_figures(settings["evaluators"])
 
 
-def tells_figures(evaluators: config.Config) -> bool:
+def tells_figures(evaluators: command_line.Config) -> bool:
     """Whether an evaluation leaves more than pictures."""
     chosen = {name for name, node in evaluators.items() if isinstance(node, dict)}
     return not evaluators.get("_off_", False) and bool(chosen - {"samples", "pictures"})

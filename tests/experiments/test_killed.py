@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from core import checkpoint
-from experiments import config
+from core.checkpoints import checkpoint
+from experiments.config import command_line
 
 SIZE, WARMUP, UPDATES = 8, 2, 4  # frames a step; steps that only take data in; updates in each of the others
 EVERY = 40  # steps between checkpoints
@@ -32,7 +32,7 @@ class Trainer:
         what = [f"resume={folder}"] if resume else ["experiment=dqn/cartpole", "+debug=tiny", f"hydra.run.dir={folder}"]
         if not resume:
             what += ["evaluators=none", f"checkpoint.every={EVERY * SIZE}", f"log_every={5 * SIZE}", "tracker=none"]
-        root = config.CONF.parent
+        root = command_line.CONF.parent
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "experiments.train", *what, *arguments],
             cwd=root,

@@ -7,7 +7,7 @@ import jax
 import pytest
 from jax.extend import core
 
-from experiments import build, config
+from experiments.config import build, command_line
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 LEARNERS = [  # a command, and how many products of float32s it keeps on purpose: those of the last layer
@@ -25,7 +25,7 @@ LEARNERS = [  # a command, and how many products of float32s it keeps on purpose
 def test_products_are_bfloat16_and_what_lasts_is_float32(overrides: tuple[str, ...], exact: int):
     found = {}
     for compute in ("float32", "bfloat16"):
-        settings = config.compose(*overrides, "+debug=tiny", "tracker=none", f"network.compute={compute}")
+        settings = command_line.compose(*overrides, "+debug=tiny", "tracker=none", f"network.compute={compute}")
         run = build.run(settings)
         run.source.attach(run.learner)
         try:

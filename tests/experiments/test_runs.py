@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from core import stopping
-from experiments import build, config, runs, training
+from experiments import runs, training
+from experiments.config import build, command_line, saved
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory):
     """A tiny run: its folder and how it ended."""
     folder = tmp_path_factory.mktemp("runs") / "cartpole"
-    settings = config.compose("experiment=dqn/cartpole", "+debug=tiny", "tracker=none")
+    settings = command_line.compose("experiment=dqn/cartpole", "+debug=tiny", "tracker=none")
     return folder, training.train(settings, folder, stop=stopping.Stop())
 
 
@@ -49,7 +50,7 @@ def test_a_setting_that_has_moved_is_found_where_it_is_now(trained, tmp_path: Pa
     old = re.sub(r"( +)compute: float32\n", "", text).replace("learner:\n", "learner:\n  compute: bfloat16\n")
     assert old.count("compute") == 1
     (tmp_path / "config.yaml").write_text(old)
-    settings = config.load(tmp_path)
+    settings = saved.load(tmp_path)
     assert "compute" not in settings["learner"] and settings["learner"]["network"]["compute"] == "bfloat16"
     build.check(settings)
 

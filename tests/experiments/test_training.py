@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from core import checkpoint, checkpoint_files, loop, stopping
-from experiments import build, config, training
+from core import loop, stopping
+from core.checkpoints import checkpoint, files
+from experiments import training
+from experiments.config import build, command_line, saved
 from tests import runs
 
 SIZE = 8  # frames a learner step: two games of four steps
@@ -21,8 +23,8 @@ def _cached(cached: Path):
     """Programs are compiled once for all runs here."""
 
 
-def settings(*overrides: str) -> config.Config:
-    return config.compose("experiment=dqn/cartpole", "+debug=tiny", "tracker=none", "evaluators=none", *overrides)
+def settings(*overrides: str) -> command_line.Config:
+    return command_line.compose("experiment=dqn/cartpole", "+debug=tiny", "tracker=none", "evaluators=none", *overrides)
 
 
 def train(folder: Path, *, resume: bool = False, **changes: Any) -> loop.Outcome:
@@ -57,7 +59,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path):
 
 def test_weights_of_no_run_are_refused_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "first").mkdir()
-    (tmp_path / "first" / config.FILE).touch()
+    (tmp_path / "first" / saved.FILE).touch()
     monkeypatch.setattr(build, "run", None)
     with pytest.raises(build.ConfigError, match=r"frist: no run here \(no config.yaml\); did you mean first\?"):
         train(tmp_path / "second", init_from=str(tmp_path / "frist"))
@@ -118,11 +120,11 @@ def test_a_checkpoint_of_an_older_schema_is_refused_with_the_remedy(tmp_path: Pa
     manifest = checkpoint.complete(tmp_path / "checkpoints")[-1] / "manifest.json"
     content = json.loads(manifest.read_text())
     del content["checksum"]
-    manifest.write_text(checkpoint_files._dump(content | {"schema": checkpoint_files.SCHEMA - 1}))
-    message = rf"its schema is version {checkpoint_files.SCHEMA - 1}, .* use the revision of the project that wrote it"
+    manifest.write_text(files._dump(content | {"schema": files.SCHEMA - 1}))
+    message = rf"its schema is version {files.SCHEMA - 1}, .* use the revision of the project that wrote it"
     with pytest.raises(build.ConfigError, match=message):
         train(tmp_path, resume=True)
-    assert len(rows(tmp_path)) == 1 and manifest.exists() and (tmp_path / config.FILE).exists()
+    assert len(rows(tmp_path)) == 1 and manifest.exists() and (tmp_path / saved.FILE).exists()
 
 
 def test_a_setting_that_no_longer_exists_is_named(tmp_path: Path):
@@ -156,11 +158,13 @@ def test_profile_true_writes_a_trace_beside_the_numbers(tmp_path: Path):
 
 
 def test_the_protocol_stands_beside_the_config(tmp_path: Path):
-    train(tmp_path, budget=SIZE, evaluators=config.compose("experiment=dqn/cartpole", "+debug=tiny")["evaluators"])
+    train(
+        tmp_path, budget=SIZE, evaluators=command_line.compose("experiment=dqn/cartpole", "+debug=tiny")["evaluators"]
+    )
     text = (tmp_path / "config.yaml").read_text()
     assert "protocol:" in text and "CartPole-v1" in text.split("protocol:")[1]
-    assert config.load(tmp_path)["budget"] == SIZE
-    assert config.protocol(tmp_path)["evaluators"]["episodes"]["epsilon"] == 0
+    assert saved.load(tmp_path)["budget"] == SIZE
+    assert saved.protocol(tmp_path)["evaluators"]["episodes"]["epsilon"] == 0
 
 
 def test_weights_laid_over_devices_are_gathered_by_the_step_and_for_evaluations_alone(tmp_path: Path):

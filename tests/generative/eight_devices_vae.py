@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import optax
 
-from core import datasets, mesh, network, optim, types
+from core import mesh, network, optim, types
+from core.images import datasets
 from generative import averaging, drawing, evaluation, features, likelihoods, vae
 from generative.networks import autoencoders
 

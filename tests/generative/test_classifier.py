@@ -11,7 +11,8 @@ import optax
 import pytest
 from flax import nnx
 
-from core import data, datasets, network, optim, types
+from core import network, optim, types
+from core.images import datasets, stream
 from generative import averaging, classifier, evaluation
 from generative.networks import classifiers
 from tests import runs
@@ -49,8 +50,8 @@ def learner(sizes: types.Sizes, **changes) -> classifier.Classifier:
     return classifier.Classifier(**(settings | changes))
 
 
-def stream(**changes) -> data.Stream:
-    return data.Stream(**({"data": Bars(), "batch": 32, "seed": 0, "flip": False} | changes))
+def streaming(**changes) -> stream.Stream:
+    return stream.Stream(**({"data": Bars(), "batch": 32, "seed": 0, "flip": False} | changes))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -138,7 +139,7 @@ def test_each_image_is_judged_by_its_own_logits():
 
 
 def test_it_learns_and_its_average_is_judged(tmp_path: pathlib.Path):
-    source, rows = stream(), runs.Rows()
+    source, rows = streaming(), runs.Rows()
     model = learner(source.sizes)
     held_out = evaluation.HeldOut(data=Bars(), batch=40)  # pyright: ignore
     outcome = runs.run(tmp_path, learner=model, source=source, budget=1_920, tracker=rows)
@@ -157,7 +158,7 @@ def test_a_restart_changes_no_bit(tmp_path: pathlib.Path, dispatch: int):
     """Pitfall 18."""
 
     def train(folder: pathlib.Path, images: int):
-        source = stream(dispatch=dispatch, flip=True)
+        source = streaming(dispatch=dispatch, flip=True)
         try:
             small = network.Network(make=functools.partial(classifiers.MLP, widths=(8,)), sizes=source.sizes)
             model = learner(source.sizes, network=small)
@@ -176,7 +177,7 @@ def test_one_device_equals_eight():
 
 
 def test_a_batch_in_parts_makes_the_same_update():
-    source = stream()
+    source = streaming()
     mlp = network.Network(make=functools.partial(classifiers.MLP, widths=(8,)), sizes=source.sizes)
     source.start(0, lambda: None)
     batch, states = source.next(), []

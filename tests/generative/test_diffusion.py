@@ -12,7 +12,8 @@ import optax
 import pytest
 from flax import nnx
 
-from core import data, datasets, network, optim, types
+from core import network, optim, types
+from core.images import datasets, stream
 from generative import averaging, diffusion, noise, pixels, preconditioning, probability_flow, samplers
 from generative.networks import blocks
 from tests import runs
@@ -428,7 +429,7 @@ def test_going_on_is_the_same_as_never_stopping(tmp_path: pathlib.Path, dispatch
     np.savez(tmp_path / "images.npz", image=images.image, label=images.label)
 
     def play(folder: str, steps: int):
-        source = data.Stream(data=datasets.Npz(path=str(tmp_path / "images.npz")), batch=8, dispatch=dispatch, seed=0)
+        source = stream.Stream(data=datasets.Npz(path=str(tmp_path / "images.npz")), batch=8, dispatch=dispatch, seed=0)
         model = learner(image=source.sizes["image"], classes=source.sizes["classes"], dequantize=True)
         try:
             budget = steps * source.examples_per_step

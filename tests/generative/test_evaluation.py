@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import datasets, media, types
+from core import media, types
+from core.images import datasets
 from generative import drawing, evaluation
 
 SHAPE = (4, 4, 1)

@@ -70,7 +70,7 @@ def test_a_file_that_holds_something_else_is_named(tmp_path: pathlib.Path, fault
         published(path, widths=[7, 5])
     else:
         features.write(path, kind="transformer", options={}, sizes=SIZES, params={})
-    with pytest.raises(ValueError, match=r"a.npz: no classifier that `experiments.judges` has written"):
+    with pytest.raises(ValueError, match=r"a.npz: no classifier that `experiments.evaluation.classifiers` has written"):
         features.extract(features.Published(file=str(path)), IMAGES)
     with pytest.raises(ValueError, match=r"file=.*none.npz: No such file or directory; the weights must"):
         features.extract(features.Published(file=str(tmp_path / "none.npz")), IMAGES)

@@ -11,7 +11,8 @@ import optax
 import pytest
 from flax import nnx
 
-from core import data, datasets, network, optim, types
+from core import network, optim, types
+from core.images import datasets, stream
 from generative import adversarial, annealing, averaging, gan
 from generative.networks import gans
 from tests import runs
@@ -322,7 +323,7 @@ def test_going_on_is_the_same_as_never_stopping(tmp_path: pathlib.Path):
     model = learner(conditional=True, regularizers={})
 
     def run(folder: str, steps: int):
-        source = data.Stream(data=Clouds(), batch=8, batches=3, seed=0)
+        source = stream.Stream(data=Clouds(), batch=8, batches=3, seed=0)
         try:
             budget = steps * source.examples_per_step
             return runs.run(tmp_path / folder, learner=model, source=source, budget=budget)

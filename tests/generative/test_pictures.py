@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import datasets, types
+from core import types
+from core.images import datasets
 from generative import pictures
 
 KEY = jax.random.key(0)

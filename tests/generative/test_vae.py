@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from core import data, datasets, network, optim, types
+from core import network, optim, types
+from core.images import datasets, stream
 from generative import averaging, likelihoods, vae
 from generative.networks import autoencoders
 from tests import runs
@@ -332,7 +333,7 @@ def test_going_on_is_the_same_as_never_stopping(tmp_path: pathlib.Path):
     model = learner(classes=4, averages={"ema": averaging.HalfLife(images=100)})
 
     def run(folder: str, steps: int):
-        source = data.Stream(data=Bars(), batch=16, dispatch=dispatch, seed=0)
+        source = stream.Stream(data=Bars(), batch=16, dispatch=dispatch, seed=0)
         try:
             budget = steps * source.examples_per_step
             return runs.run(tmp_path / folder, learner=model, source=source, budget=budget)

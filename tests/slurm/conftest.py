@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from experiments import config
+from experiments.config import command_line
 
-ROOT = config.CONF.parent
+ROOT = command_line.CONF.parent
 SCRIPT = ROOT / "slurm" / "cluster.py"
 PATIENCE = 300.0  # seconds for anything to happen, on a machine that has more to do
 SIZE = 8  # frames a step of the runs here

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import jobs, watching
+from slurm import jobs, status
 from tests.slurm.conftest import SIZE, Cluster, Run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -81,7 +81,7 @@ sys.exit(75)"""
     run.wait_for_state("FAILED")
     assert (run.attempts[-1]["event"], run.attempts[-1]["status"]) == ("failed", 1)
     assert "stopped at 5" in (run.folder / f"slurm/{run.job}-rank0.log").read_text()
-    [state] = watching.look(jobs.load(run.folder))
+    [state] = status.look(jobs.load(run.folder), budget=lambda run: 100)
     assert state.log is not None and state.log.name == f"{run.job}-rank3.log"
     assert state.lines[-2:] == ("KeyError: 'y'", "srun: error: 127.0.0.2: task 3: Exited with exit code 1")
 

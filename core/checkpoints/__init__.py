@@ -1,0 +1,1 @@
+"""Checkpoints: `checkpoint` keeps those of a run, `files` writes and reads one."""

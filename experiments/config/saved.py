@@ -1,0 +1,109 @@
+"""What a run's folder says of the run: `config.yaml`, written once it has begun and read ever after."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core import hydra_config
+from omegaconf import OmegaConf
+
+from experiments.config import build, overrides
+
+FILE = "config.yaml"  # in a run's folder
+
+# Keys whose values are places, where something lies there.
+_PLACES = re.compile(r"(\w+_)?(path|folder|file|directory|dir|root|run)|init_from")
+
+# Where the objects of earlier versions lie today, by the beginnings of their names.
+_MOVED = {
+    "core.data.": "core.images.stream.",
+    "core.datasets.": "core.images.datasets.",
+    "experiments.judges.": "experiments.evaluation.classifiers.",
+}
+
+
+def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
+    """Writes `config.yaml`, atomically, with the commands so far above it and the `protocol` below.
+
+    Places of files and folders are written as absolute paths: the run goes on, and is evaluated, from any folder.
+
+    Raises: as `refuse_taken`.
+    """
+    refuse_taken(folder, config)
+    path = folder / FILE
+    content = {**config, "resume": None} | ({"protocol": dict(protocol)} if protocol else {})
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(_commands(path) + OmegaConf.to_yaml(OmegaConf.create(_absolute(content))))
+    part.replace(path)
+
+
+def refuse_taken(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises build.ConfigError where the folder holds a run already that `config` does not resume."""
+    if (folder / FILE).exists() and not config.get("resume"):
+        remedy = f"resume={folder} goes on with it, hydra.run.dir=<folder> starts elsewhere"
+        raise build.ConfigError("hydra.run.dir", f"={folder}: holds a run already; {remedy}")
+
+
+def load(folder: str | Path) -> dict[str, Any]:
+    """The config of the run in `folder`. Raises build.ConfigError where there is none."""
+    path = Path(folder) / FILE
+    if not path.is_file():
+        parent = Path(folder).absolute().parent
+        runs = [run.parent.name for run in parent.glob("*/config.yaml")] if parent.is_dir() else []
+        near = f"; {build.nearest(Path(folder).name, runs)}" if runs else ""
+        raise build.ConfigError("", f"{folder}: no run here (no config.yaml){near}")
+    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return _renamed(config, config.pop("protocol", {}))
+
+
+def protocol(folder: str | Path) -> dict[str, Any]:
+    """What `save` was given as the protocol of the run in `folder`."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(Path(folder) / FILE))
+    return content.get("protocol", {})
+
+
+def nodes(value: Any) -> list[dict[str, Any]]:
+    """All mappings in a config."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [node for item in inner for node in nodes(item)] + ([value] if isinstance(value, dict) else [])
+
+
+def _renamed(config: dict[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What earlier versions called otherwise, and the classes that the run began with, in their order."""
+    for node in nodes(config):
+        for key, value in node.items():
+            for before, now in _MOVED.items() if isinstance(value, str) else ():
+                if value.startswith(before):
+                    node[key] = value.replace(before, now, 1)
+    names = protocol.get("data", {}).get("provenance", {}).get("class_names")
+    for node in nodes(config):
+        if names and node.get("_target_") == "core.images.datasets.ImageFolder":
+            node["class_names"] = node.get("class_names") or list(names)
+        if protocol.get("classes") and node.get("_target_") == "core.images.datasets.Npz":
+            node["classes"] = node.get("classes") or protocol["classes"]
+    learner = config.get("learner", {})
+    if "compute" in learner and "network" in learner:
+        learner["network"].setdefault("compute", learner["compute"])
+        del learner["compute"]
+    return config
+
+
+def _absolute(value: Any, key: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {name: _absolute(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_absolute(item, key) for item in value]
+    if isinstance(value, str) and value and _PLACES.fullmatch(key):
+        place = os.path.expanduser(value)
+        return os.path.abspath(place) if os.path.exists(place) else value
+    return value
+
+
+def _commands(path: Path) -> str:
+    """The comments that open the file, and one more: the command that runs now."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    before = "".join(line for line in lines if line.startswith("# "))
+    return f"{before}# {overrides.command()}\n" if hydra_config.HydraConfig.initialized() else before

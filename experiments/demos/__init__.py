@@ -1,0 +1,1 @@
+"""What `make demo`, `make demo-images` and `experiments.latents` show."""

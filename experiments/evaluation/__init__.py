@@ -1,0 +1,1 @@
+"""What is done with a trained run: `experiments.evaluate` (`command`), `sample` and `collect`."""

@@ -1,0 +1,1 @@
+"""`experiments.launch`: what Slurm is given; the package `slurm` gives it."""
