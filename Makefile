@@ -1,17 +1,18 @@
 # Every command makes what it needs: `make demo` and `make test` work in a fresh clone.
 #   make setup EXTRAS=dev,cuda     with JAX for an NVIDIA GPU (or tpu)
-#   make test PYTEST_ARGS="-k td"  some of the tests
+#   make test PYTEST_ARGS="-k td"  some of the tests, in one process
 #   PYTHON=python3.12              another interpreter for the new .venv
 
 PYTHON ?= python3
 EXTRAS ?= dev
-PYTEST_ARGS ?=
+# Two tests at a time, those of a file one after the other.
+PYTEST_ARGS ?= -n 2 --dist loadscope
 
 BIN := .venv/bin
 # One stamp for each choice of extras; a newer pyproject.toml or lock makes it stale.
 STAMP := .venv/.installed-$(EXTRAS)
 
-.PHONY: setup demo demo-images test test-slow test-slurm lint types pytest format
+.PHONY: setup demo demo-images test test-all test-slow lint types pytest pytest-long format
 
 setup: $(STAMP)
 
@@ -43,11 +44,13 @@ pytest: $(STAMP)
 demo-images: $(STAMP)
 	$(BIN)/python -m experiments.demo_images
 
+test-all: test pytest-long
+
+pytest-long: $(STAMP)
+	$(BIN)/python -m pytest -m "long or slurm" $(PYTEST_ARGS)
+
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
-
-test-slurm: $(STAMP)
-	$(BIN)/python -m pytest -m slurm $(PYTEST_ARGS)
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix

@@ -1,9 +1,7 @@
 """What holds for every test: a CPU, W&B without a server, nothing taken from the caller's environment."""
 
-import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
 
 import pytest
 
@@ -36,41 +34,16 @@ def _wandb_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
         os.environ[name] = str(folder)
 
 
-# ---- compiling is what takes the time in most tests ----
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder for JAXCADE's compiled programs, by way of XDG_CACHE_HOME."""
-    return tmp_path_factory.mktemp("cache")
+    """Compiling takes most of a test's time. Programs are compiled with little care, and kept in this folder.
 
-
-@pytest.fixture
-def cached(programs: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Programs are compiled with little care and kept: all runs of a test, and processes that it starts, share them."""
-    with _compiling_quickly(programs):
-        yield programs
-
-
-@pytest.fixture(scope="module")
-def cached_module(programs: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The same for what a whole module shares."""
-    with _compiling_quickly(programs):
-        yield programs
-
-
-@contextlib.contextmanager
-def _compiling_quickly(programs: pathlib.Path) -> Iterator[None]:
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_disable_most_optimizations",
-    )
-    before = {name: jax.config.values[name] for name in names}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(programs))
-        platform.cache()
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+    That holds for all tests and for the processes that they start. A test that looks at a program
+    has it compiled with care.
+    """
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
+    platform.cache()
+    return folder

@@ -67,6 +67,7 @@ def play(agent: dqn.DQN, environments, *, batches: int, look=lambda state: None)
     return state, actor
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [
@@ -175,7 +176,6 @@ def test_warmup_only_takes_data_in():
     jax.tree.map(np.testing.assert_array_equal, state.params, fresh.params)
 
 
-@pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("sampler", [replay.Uniform(), replay.Prioritized()])
 def test_the_first_update_waits_for_whole_windows_and_no_longer(sampler: replay.Sampler):
     """However few steps `learning_starts` asks for: every weight is 0 a rollout before the first update, none at it."""

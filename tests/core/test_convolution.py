@@ -71,6 +71,7 @@ def test_value_and_gradients_are_laxs(case):
     assert_close(jax.jit(gradients(ours))(x, k), jax.jit(gradients(lax_own))(x, k))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["same", "valid_atrous", "transposed"])
 def test_more_channels_inward_than_outward(case):
     size, kernel, *rest = CASES[case]

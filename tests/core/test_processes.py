@@ -166,6 +166,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_two_processes_and_then_one_make_what_one_makes(whole: Path, tmp_path: Path):
     """The same images, to the last bit of the weights, the optimiser's moments and the averages."""
     parts = tmp_path / "parts"
@@ -177,6 +178,7 @@ def test_two_processes_and_then_one_make_what_one_makes(whole: Path, tmp_path: P
     assert [row["loss/total"] for row in rows[0]] == [row["loss/total"] for row in rows[1]]
 
 
+@pytest.mark.long
 def test_what_they_draw_and_judge_is_what_one_does(tmp_path: Path):
     """Samples, held-out images and the distances to real ones; the last batch of each is not full."""
     judged = ("experiment=vae/fashion_mnist", "+debug=tiny", "tracker=none", "budget=16", "log_every=16")
@@ -194,6 +196,7 @@ def test_what_they_draw_and_judge_is_what_one_does(tmp_path: Path):
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-5) and found[1][1] == found[0][1]
 
 
+@pytest.mark.long
 def test_weights_laid_over_the_processes_are_learned_alike(whole: Path, tmp_path: Path):
     folder = tmp_path / "run"
     train(*IMAGES, f"hydra.run.dir={folder}", "mesh=fsdp", processes=2)
@@ -202,6 +205,7 @@ def test_weights_laid_over_the_processes_are_learned_alike(whole: Path, tmp_path
     assert writers == {"ocdbt.process_0", "ocdbt.process_1"}  # each has written what it holds
 
 
+@pytest.mark.long
 def test_rules_of_ones_own_lay_kernels_over_a_second_axis(whole: Path, tmp_path: Path):
     """Four devices, 2 x 2, the first of two dense layers by columns, the second by rows: the same is learned."""
     rules = 'mesh.rules=[["dense0/kernel$",[null,model]],["dense1/kernel$",[model]]]'
@@ -215,11 +219,13 @@ def test_rules_of_ones_own_lay_kernels_over_a_second_axis(whole: Path, tmp_path:
     assert not any(axis for path, found in placed.items() if path not in kernels for axis in found)
 
 
+@pytest.mark.long
 def test_between_two_processes_go_gradients_and_a_few_scalars(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # it is compiling that takes the time
     run("-m", "tests.core.two_processes", processes=2)
 
 
+@pytest.mark.long
 def test_each_plays_its_own_games_and_all_stop_when_one_is_asked(tmp_path: Path):
     folder = tmp_path / "run"
     said = train(*GAMES, "budget=1e9", f"hydra.run.dir={folder}", processes=2, status=75, ask=1)
@@ -240,6 +246,7 @@ def test_each_plays_its_own_games_and_all_stop_when_one_is_asked(tmp_path: Path)
     assert steps == sorted(steps) and steps[-1] == frames // 8 + 40
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "typed, told",
     [

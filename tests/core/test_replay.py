@@ -198,6 +198,7 @@ def test_priorities_follow_their_formula():
     np.testing.assert_allclose(sample.weight, weights / weights.max(), rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("priorities", "shards"), [("wide", 2), ("one huge", 1)])
 def test_a_million_entries_are_drawn_as_often_as_they_should_be(priorities, shards):
     """Two draws an entry: Pearson's χ² has a mean of 1 over the entries; probabilities 7 % off (rms) add 0.01."""

@@ -165,6 +165,7 @@ def test_an_evaluation_that_the_resumed_run_makes_first_reaches_wandb(tmp_path):
     assert [int(row["frames"]) for row in rows] == [20, 28]
 
 
+@pytest.mark.long
 def test_wandb_dying_in_the_middle_costs_one_line_and_the_next_resume_mends_it(tmp_path):
     tracker, said = _open(tmp_path)
     _log(tracker, [1])
@@ -269,6 +270,7 @@ def test_a_server_that_cannot_be_reached_does_not_hold_up_the_end(tmp_path):
     assert len(_recorded(tmp_path)) == 5
 
 
+@pytest.mark.long
 def test_a_server_that_cannot_be_reached_makes_the_run_an_offline_one(tmp_path):
     (line,), logged, _ = _unreachable(tmp_path, init_seconds=1.0, finish_seconds=20.0)
     assert "no server, so this run is written offline" in line

@@ -58,6 +58,7 @@ def said_by(started: list[subprocess.Popen], *, status: int) -> list[str]:
     return said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "code, hung",
     [
@@ -75,11 +76,13 @@ def test_one_that_lives_and_does_not_come_is_named_by_both(code: str, hung: int)
         assert 'File "<string>", line 12 in <module>' in text  # where each stands
 
 
+@pytest.mark.long
 def test_what_all_do_may_take_long():
     with processes("time.sleep(9); distributed.gather(1)", 0, 1) as both:
         said_by(both, status=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "frozen, told",
     [(0, "process 0, which keeps them all together, has not answered"), (1, "(stopped sending heartbeats):\n1\n")],

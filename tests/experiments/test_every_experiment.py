@@ -38,8 +38,8 @@ def steps_needed(settings: command_line.Config) -> tuple[int, int]:
     return math.ceil(learner["learning_starts"] / taken), math.ceil(2 * learner["update_every"] / taken)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:FID of 16 images")  # as few as it takes to go through the code
-@pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_it_learns_is_judged_is_saved_and_goes_on(experiment: str, tmp_path: Path):
     frames = [f"source.path={frames_of_a_game(tmp_path)}"] * experiment.endswith("/atari_frames")

@@ -92,6 +92,7 @@ def check_rows(folder: Path, last: int) -> None:
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_run_that_is_asked_to_stop_saves_leaves_with_a_status_and_goes_on(tmp_path: Path, programs: Path):
     folder = tmp_path / "run"
@@ -117,6 +118,7 @@ def test_a_run_that_is_asked_to_stop_saves_leaves_with_a_status_and_goes_on(tmp_
     check_rows(folder, last=step + 7)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_killed_run_loses_nothing_but_the_steps_since_its_last_checkpoint(tmp_path: Path, programs: Path):
     folder, instants = tmp_path / "run", random.Random(0)

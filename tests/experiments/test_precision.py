@@ -20,7 +20,6 @@ LEARNERS = [  # a command, and how many products of float32s it keeps on purpose
 ]
 
 
-@pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize(("overrides", "exact"), LEARNERS, ids=lambda part: part[0] if isinstance(part, tuple) else "")
 def test_products_are_bfloat16_and_what_lasts_is_float32(overrides: tuple[str, ...], exact: int):
     found = {}

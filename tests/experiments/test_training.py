@@ -18,11 +18,6 @@ from tests import runs
 SIZE = 8  # frames a learner step: two games of four steps
 
 
-@pytest.fixture(autouse=True)
-def _cached(cached: Path):
-    """Programs are compiled once for all runs here."""
-
-
 def settings(*overrides: str) -> command_line.Config:
     return command_line.compose("experiment=dqn/cartpole", "+debug=tiny", "tracker=none", "evaluators=none", *overrides)
 
@@ -167,5 +162,6 @@ def test_the_protocol_stands_beside_the_config(tmp_path: Path):
     assert saved.protocol(tmp_path)["evaluators"]["episodes"]["epsilon"] == 0
 
 
+@pytest.mark.long
 def test_weights_laid_over_devices_are_gathered_by_the_step_and_for_evaluations_alone(tmp_path: Path):
     runs.on_eight_devices(Path(__file__).with_name("eight_devices_run.py"), str(tmp_path))

@@ -17,8 +17,6 @@ from generative import averaging, classifier, evaluation
 from generative.networks import classifiers
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 NETWORKS = {
     "mlp": classifiers.MLP,
     "lenet": classifiers.LeNet,
@@ -172,6 +170,7 @@ def test_a_restart_changes_no_bit(tmp_path: pathlib.Path, dispatch: int):
     assert int(whole.step) == 8
 
 
+@pytest.mark.long
 def test_one_device_equals_eight():
     runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices_classifier.py"))
 

@@ -12,8 +12,6 @@ from core import network, types
 from generative import classifier, diffusion, likelihoods, noise, preconditioning, samplers, vae
 from generative.networks import autoencoders, classifiers, dit
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 SIZES = {"image": (4, 4, 1), "classes": 3}
 RNG = np.random.default_rng(0)
 BATCH = types.Images(

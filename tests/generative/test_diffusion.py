@@ -18,8 +18,6 @@ from generative import averaging, diffusion, noise, pixels, preconditioning, pro
 from generative.networks import blocks
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 IMAGE, CLASSES = (4, 4, 2), 3
 ADAM = optim.optimizer(rule=optax.adam, learning_rate=3e-3)
 COSINE = noise.Chain(timesteps=100, betas=noise.cosine_betas)
@@ -392,6 +390,7 @@ def blots(count: int, seed: int = 0) -> types.Images:
     return types.Images(image=np.clip(value, 0, 255).astype(np.uint8), label=label)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", ["ddpm", "ddpm cosine", "v", "edm", "flow"])
 def test_it_learns(preset):
     """The loss falls, and samples lie near real images of their class, where noise does not."""
@@ -454,6 +453,7 @@ def test_refuses_what_cannot_work():
             learner().init(jax.random.key(0), images)
 
 
+@pytest.mark.long
 def test_one_device_equals_eight():
     """Pitfalls 15 and 17."""
     runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices_diffusion.py"))

@@ -17,8 +17,6 @@ from generative import adversarial, annealing, averaging, gan
 from generative.networks import gans
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 IMAGE, CLASSES = (2, 1, 1), 4  # a point in the plane
 
 
@@ -335,6 +333,7 @@ def test_going_on_is_the_same_as_never_stopping(tmp_path: pathlib.Path):
     runs.assert_same(whole.state, parts.state)
 
 
+@pytest.mark.long
 def test_one_device_equals_eight():
     """Pitfalls 14 and 17."""
     runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices_gan.py"))

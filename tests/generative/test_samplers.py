@@ -120,6 +120,7 @@ def run(rule, grid=GRIDS["linear"], *, seeds=(0, 1, 2), steps=7, mean=0.3, **opt
     return jax.jit(lambda keys: sampler(gaussian(mean, 0.25), grid.path(steps), keys, SHAPE))(keys)
 
 
+@pytest.mark.long
 def test_ddim_between_euler_and_ddpm():
     """η = 0 is Euler along any path, η = 1 the ancestral step with the small variance."""
     for grid in GRIDS.values():
@@ -172,7 +173,7 @@ def test_parts_of_a_path_are_the_whole_to_the_last_bit(rule):
     for first, count in ((0, 1), (1, 3), (4, sampler.evaluations - 4)):
         carry = advance(carry, first, count)
     np.testing.assert_array_equal(carry[0], advance(begun, 0, sampler.evaluations)[0])
-    np.testing.assert_allclose(carry[0], sampler(denoise, path, keys, SHAPE), atol=1e-6)
+    np.testing.assert_allclose(carry[0], sampler(denoise, path, keys, SHAPE), atol=5e-6)
 
 
 def test_churn_adds_noise_where_it_is_told_to():

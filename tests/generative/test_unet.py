@@ -85,6 +85,7 @@ def test_attention_reaches_across_the_image():
     assert reach[()] == 0 < reach[(2,)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", ["pixel", "group"])
 def test_bfloat16_is_the_same_less_precisely(norm):
     model, x = net(norm=norm), pictures(2, 8, 8, 1)

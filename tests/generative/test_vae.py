@@ -17,8 +17,6 @@ from generative import averaging, likelihoods, vae
 from generative.networks import autoencoders
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 def learner(image=(4, 4, 1), *, widths=(16,), latent=2, classes=0, learning_rate=1e-2, **changes) -> vae.VAE:
     make = functools.partial(
@@ -249,6 +247,7 @@ def test_what_is_reported_names_its_protocol_or_is_refused():
 # ---- learning ----
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [
@@ -345,6 +344,7 @@ def test_going_on_is_the_same_as_never_stopping(tmp_path: pathlib.Path):
     runs.assert_same(whole.state, parts.state)
 
 
+@pytest.mark.long
 def test_one_device_equals_eight():
     """Pitfall 17."""
     runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices_vae.py"))

@@ -14,6 +14,7 @@ import warnings
 from typing import Any
 
 import jax
+import pytest
 import jax.numpy as jnp
 import numpy as np
 
@@ -46,6 +47,7 @@ def restore(checkpoints: checkpoint.Checkpoints) -> int:
     return restored.step
 
 
+@pytest.mark.long
 def test_a_kill_at_any_instant_loses_only_what_came_after_the_last_checkpoint(tmp_path):
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, __file__, str(tmp_path)]

@@ -57,7 +57,7 @@ def run() -> build.Run:
     return build.run(command_line.compose(*dqn.SETTING, *TINY))
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.long
 def test_every_part_of_the_run_is_measured(run: build.Run):
     games = run.source._games
     parts = dqn_parts.updating(run, [4]) | dqn_parts.acting(run, games) | dqn_parts.remembering(run)
@@ -193,7 +193,7 @@ def test_the_suite_measures_all_contestants_in_every_round(monkeypatch: pytest.M
     assert "dopamine" not in found.table() and found.table().count("stable-baselines3") == 2
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.long
 def test_the_programs_of_a_run_are_timed_without_its_data():
     described = lambda *overrides: compile.described(command_line.compose(*overrides))
     assert described("experiment=gan/atari_frames").source.spec.image.shape == (1, 256, 64, 64, 3)
@@ -220,7 +220,7 @@ def test_every_experiment_is_compiled_in_every_round(monkeypatch: pytest.MonkeyP
     assert [row.name for row in compile.run(only).rows] == ["dqn/pong: the first state", "dqn/pong: a step"]
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.long
 def test_a_training_is_timed_and_stopped(tmp_path: Path):
     overrides = ("experiment=dqn/cartpole", "+debug=tiny", "budget=10_000_000", "evaluators=none", "tracker=none")
     found = processes.train(tmp_path / "run", overrides, "nothing", seconds=0.5, learns="loss/td")

@@ -49,6 +49,7 @@ def test_a_part_is_called_as_often_as_is_said():
     assert len(calls) == 7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count, devices", [(2, 1), (1, 2)])
 def test_learners_are_timed_over_devices_and_processes(monkeypatch: pytest.MonkeyPatch, count: int, devices: int):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # it is compiling that takes the time

@@ -26,7 +26,7 @@ TINY = {
 COUNTS = {"vae": 12, "dcgan": 8, "dit": 4}  # images in one call of the device
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.long
 @pytest.mark.parametrize("name", TINY)
 def test_a_model_is_measured_as_it_is_trained(name: str):
     run = generative_parts.described(command_line.compose(*OVERRIDES[name], *TINY[name]))

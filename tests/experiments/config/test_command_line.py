@@ -273,6 +273,7 @@ def test_a_resumed_run_refuses_other_settings_by_name(start, refused):
 # A package outside the repository
 
 
+@pytest.mark.long
 def test_an_algorithm_from_outside_is_found_through_the_search_path(start, tmp_path: Path, monkeypatch, capsys):
     files = {
         "elsewhere/shy.py": """

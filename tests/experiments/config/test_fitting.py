@@ -50,6 +50,7 @@ CHOICES += [
 ]
 
 
+@pytest.mark.long
 def test_a_choice_alone_is_taken_or_told_what_it_does_not_go_with(told):
     games = {"atari", "gymnasium", "episodes", "impala"}
     for group, choice in CHOICES:

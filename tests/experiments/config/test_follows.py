@@ -15,7 +15,7 @@ from experiments.config import build, command_line, resume, saved
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
 

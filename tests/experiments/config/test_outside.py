@@ -44,7 +44,7 @@ FILES = {
 
 
 @pytest.fixture
-def typed(tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch):
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`experiments.train` with these arguments, beside two packages on the path."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -60,6 +60,7 @@ def typed(tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch):
     return train
 
 
+@pytest.mark.long
 def test_a_package_that_registers_an_environment_is_trained_on(typed):
     typed("source.id=corridors:Corridor-v0", "+source.environments.options.length=5", "budget=320")
     assert saved.protocol("run")["id"] == "Corridor-v0"

@@ -16,7 +16,7 @@ TINY = ("experiment=dqn/cartpole", "+debug=tiny", "tracker=none", "budget=64", "
 
 
 @pytest.fixture(scope="module")
-def trained(cached_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run in `run`."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
@@ -26,7 +26,7 @@ def trained(cached_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(cached_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
 

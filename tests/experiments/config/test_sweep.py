@@ -21,7 +21,7 @@ SGD = ("~optimizer.rule.eps", "checkpoint.metric=null", "budget=160", "hydra.swe
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 

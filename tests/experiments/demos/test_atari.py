@@ -13,7 +13,7 @@ from experiments.config import command_line
 from experiments.demos import atari
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.long
 def test_the_demo_runs_to_its_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(atari, "EPISODES", 2)

@@ -10,7 +10,7 @@ from experiments import demo_images
 from experiments.demos import images
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.long
 def test_the_demo_runs_to_its_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     monkeypatch.chdir(tmp_path)
     typed = ["+debug=tiny", "budget=32", "tracker=none", "hydra.run.dir=runs/images"]

@@ -9,7 +9,7 @@ from PIL import Image
 from experiments import latents
 
 
-@pytest.mark.usefixtures("cached")
+@pytest.mark.long
 def test_it_trains_each_size_and_draws_them_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     monkeypatch.chdir(tmp_path)
     tiny = ["+debug=tiny", "source=digits", "tracker=none", "evaluators=none", "hydra.sweep.dir=runs"]

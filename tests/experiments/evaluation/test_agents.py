@@ -62,6 +62,7 @@ def test_epsilon_one_is_random_play_on_the_same_games(evaluate, cartpole: Path):
     assert agents["trained"] == agents["random"]
 
 
+@pytest.mark.long
 def test_a_film_goes_to_the_folder_and_to_wandb(evaluate, atari: Path):
     rows = (atari / "metrics.jsonl").read_bytes()
     evaluate(f"run={atari}", "episodes=1", "video=true")

@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (60, 9, 8, 1), dtype=np.uint8
 
 
 @pytest.fixture
-def run(tmp_path: Path, cached: Path) -> Path:
+def run(tmp_path: Path) -> Path:
     np.savez(tmp_path / "images.npz", image=IMAGES, label=np.arange(60) % 3)
     folder = tmp_path / "run"
     folder.mkdir()

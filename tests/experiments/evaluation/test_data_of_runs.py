@@ -26,7 +26,7 @@ FOLDER = ("source=image_folder", "source.folder=data", "source.size=8", "source.
 
 
 @pytest.fixture
-def run_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture, cached: Path) -> Command:
+def run_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture) -> Command:
     """`python -m experiments.<name> <typed>`: its status, what it says, and what it says on standard error."""
     monkeypatch.chdir(tmp_path)
 
@@ -43,6 +43,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.C
     return run
 
 
+@pytest.mark.long
 def test_a_run_needs_no_more_than_its_folder_and_finds_data_that_were_moved(
     run_command: Command, tmp_path: Path, monkeypatch
 ):
@@ -76,6 +77,7 @@ def test_a_run_needs_no_more_than_its_folder_and_finds_data_that_were_moved(
     assert saved.load(tmp_path / "run")["evaluators"]["held_out"]["data"]["path"] == str(elsewhere / "new.npz")
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_its_own_data_alone(run_command: Command, tmp_path: Path):
     np.savez(tmp_path / "data.npz", image=IMAGES[:50], label=np.arange(50) % 3)
     assert run_command("train", *SMALL, *DATA, "hydra.run.dir=run")[0] == 0
@@ -168,6 +170,7 @@ def test_names_that_are_no_numbers(run_command: Command, tmp_path: Path):
             drawn(run, label)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:FID of")  # fewer images than features
 def test_defaults_take_what_there_is_and_say_so(run_command: Command, tmp_path: Path):
     """28 x 28 grey images, which the published features see, and fewer of them than any default wants."""

@@ -122,6 +122,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_runs_agent_plays_as_it_was_trained(collect, trained: Path):
     found = collect(f"run={trained}", "frames=30", "size=[20,16]", "envs=2", "seed=3")
     assert found["image"].shape == (30, 20, 16, 3)

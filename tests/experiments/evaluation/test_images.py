@@ -71,7 +71,7 @@ def train(family: str, folder: Path, *typed: str) -> Run:
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory, cached_module: Path) -> Path:
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     typed = ("experiment=classifier/mlp", "source=digits", "network.make.widths=[16]", "budget=20_000")
     folder = tmp_path_factory.mktemp("runs") / "classifier"
     return train("classifier", folder, *typed, "tracker=none", "evaluators=none").folder
@@ -116,7 +116,7 @@ def diffusion(tmp_path_factory: pytest.TempPathFactory, classifier: Path) -> Run
 
 
 @pytest.fixture(params=FAMILIES)
-def trained(request: pytest.FixtureRequest, cached: Path) -> Run:
+def trained(request: pytest.FixtureRequest) -> Run:
     return request.getfixturevalue(request.param)
 
 
@@ -232,6 +232,7 @@ def test_label_guidance_sampler_and_steps_are_taken_from_the_command_line(diffus
         assert np.abs(expected.astype(int) - found["image"]).max() <= 1
 
 
+@pytest.mark.long
 def test_what_is_missing_of_images_is_filled_in(diffusion: Run, gan: Run, run_command, capsys, tmp_path: Path):
     test, mask = datasets.Digits().load("test"), np.zeros((8, 8), bool)
     mask[:, 4:] = True
@@ -259,7 +260,7 @@ def test_what_is_missing_of_images_is_filled_in(diffusion: Run, gan: Run, run_co
         refused(run_command, capsys, f"inpaint={name}.npz: {told}", *typed[:2], f"inpaint={name}.npz")
 
 
-def test_images_are_the_same_however_small_the_calls_of_the_device(diffusion: Run, cached: Path, monkeypatch):
+def test_images_are_the_same_however_small_the_calls_of_the_device(diffusion: Run, monkeypatch):
     """A call takes all evaluations of a batch, or one of one image; the bar hears of each call."""
     model = runs.load(diffusion.folder)
     sampler = dataclasses.replace(model.learner.sampler, steps=2)
@@ -312,7 +313,8 @@ def test_runs_that_cannot_be_sampled_from_are_refused(run_command, capsys, class
         refused(run_command, capsys, f"run={empty}: ", name, f"run={empty}")
 
 
-def test_a_sampler_that_does_not_fit_the_model_is_refused(run_command, capsys, tmp_path: Path, cached: Path):
+@pytest.mark.long
+def test_a_sampler_that_does_not_fit_the_model_is_refused(run_command, capsys, tmp_path: Path):
     """A chain of 1,000 timesteps, without labels."""
     typed = ("learner=ddpm", "sampler=ddim", "learner.label_dropout=1", "tracker=none", "budget=64", "+debug=tiny")
     run = train("diffusion", tmp_path / "ddpm", "experiment=demo/diffusion", *typed)
@@ -360,6 +362,7 @@ def test_every_family_is_evaluated_with_its_protocol(trained: Run, run_command, 
         assert found["likelihood"]["protocol"]["evaluations"] == 12 and found["likelihood"]["bits_per_dim"] > 0
 
 
+@pytest.mark.long
 def test_a_likelihood_is_the_mean_over_every_image_that_it_says(vae: Run, run_command):
     """Pitfall 5: also where the last batch is filled up."""
     run_command("evaluate", f"run={vae.folder}", f"count={COUNT}", "images=1000", "batch=100", "samples=3")
@@ -379,7 +382,7 @@ def test_a_likelihood_is_the_mean_over_every_image_that_it_says(vae: Run, run_co
     assert found["nll_nats"] > 0 and found["nll_nats_stderr"] == pytest.approx(each.std(ddof=1) / 180**0.5, rel=1e-4)
 
 
-def test_a_classifier_is_evaluated_on_the_test_images(classifier: Path, run_command, capsys, cached: Path):
+def test_a_classifier_is_evaluated_on_the_test_images(classifier: Path, run_command, capsys):
     run_command("evaluate", f"run={classifier}")
     found = json.loads((classifier / "evaluation.json").read_text())
     assert set(found["held_out"]) == {"loss", "accuracy", "protocol"} and found["held_out"]["accuracy"] > 0.8

@@ -12,7 +12,7 @@ from core import stopping
 from experiments import training
 from experiments.config import build, command_line, saved
 
-pytestmark = [pytest.mark.usefixtures("cached"), pytest.mark.filterwarnings("ignore:FID of 16 images")]
+pytestmark = pytest.mark.filterwarnings("ignore:FID of 16 images")
 
 
 def pixels(file: str) -> Any:
