@@ -262,19 +262,23 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _wants_function(annotation: Any) -> bool:
-    options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    options = _options(annotation)
     return str not in options and any(
         collections.abc.Callable in (option, typing.get_origin(option)) or _is_protocol(option) for option in options
     )
 
 
 def _dataclass_in(annotation: Any) -> Any:
-    options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
-    return next((option for option in options if inspect.isclass(option) and dataclasses.is_dataclass(option)), None)
+    return next(
+        (option for option in _options(annotation) if inspect.isclass(option) and dataclasses.is_dataclass(option)),
+        None,
+    )
 
 
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, python_types.UnionType)
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """Of a union; anything else is the only one."""
+    union = typing.get_origin(annotation) in (typing.Union, python_types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
 
 
 def _is_class(annotation: Any) -> bool:

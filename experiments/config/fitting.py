@@ -25,7 +25,7 @@ def check(raw: Mapping[str, Any], *, choices: Mapping[str, Any], typed: Sequence
     """
     if "learner" not in raw:
         return
-    given = [re.split("[=@]", line.lstrip("+~"))[0] for line in typed]
+    given = [typed_key(line) for line in typed]
     _check_kinds(raw, choices, given)
     for key in given:
         if (reason := _unused(raw, key.replace("/", "."))) is not None:
@@ -46,22 +46,21 @@ def check_single(lists: Iterable[tuple[str, Sequence[Any]]], groups: Collection[
 
 
 def overruled(
-    raw: Mapping[str, Any],
-    group: str,
-    choice: str,
-    content: Mapping[str, Any],
-    *,
-    experiment: str,
-    typed: Sequence[str],
+    raw: Mapping[str, Any], learner: str, content: Mapping[str, Any], *, experiment: str, typed: Sequence[str]
 ) -> Iterator[str]:
-    """A line on each value that a choice's file, `content`, gives outside its group and the experiment changed."""
-    given = {re.split("[=@]", line.lstrip("+~"))[0] for line in typed}
-    for dotted, value in _leaves({name: node for name, node in content.items() if name not in ("defaults", group)}):
+    """A line on each value that a learner's file, `content`, gives outside its group and the experiment changed."""
+    given = {typed_key(line) for line in typed}
+    for dotted, value in _leaves({name: node for name, node in content.items() if name not in ("defaults", "learner")}):
         key = dotted.lstrip(".")
         now = _get(raw, key.split("."))
         if now != value and key not in given:
-            changed = f"{group}={choice} has {key}={value}, which experiment={experiment} made {now}"
+            changed = f"learner={learner} has {key}={value}, which experiment={experiment} made {now}"
             yield f"{changed}; {key}={value} makes it so again"
+
+
+def typed_key(line: str) -> str:
+    """`+source@data=npz` -> `source`"""
+    return re.split("[=@]", line.lstrip("+~"))[0]
 
 
 def _check_kinds(raw: Mapping[str, Any], choices: Mapping[str, Any], given: Sequence[str]) -> None:
