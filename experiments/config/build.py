@@ -269,10 +269,8 @@ def _wants_function(annotation: Any) -> bool:
 
 
 def _dataclass_in(annotation: Any) -> Any:
-    return next(
-        (option for option in _options(annotation) if inspect.isclass(option) and dataclasses.is_dataclass(option)),
-        None,
-    )
+    classes = filter(inspect.isclass, _options(annotation))
+    return next(filter(dataclasses.is_dataclass, classes), None)
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:

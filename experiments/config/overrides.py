@@ -63,10 +63,10 @@ def choices() -> dict[str, Any]:
 
 def swept(lines: Sequence[str]) -> list[str]:
     """Those of these overrides that give several values, as they were typed."""
-    parser, found = overrides_parser.OverridesParser.create(), []
+    found = []
     for line in lines:
         with contextlib.suppress(errors.HydraException):  # told when it is composed
-            found += [line] if parser.parse_override(line).is_sweep_override() else []
+            found += [line for override in parse([line]) if override.is_sweep_override()]
     return found
 
 
