@@ -7,14 +7,15 @@ torso x head (`network`) x `bootstrap` x n-step and sampling (`replay`) x `targe
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import annotated_types
 import jax
 import jax.numpy as jnp
 import optax
 
 from agents import td
-from core import network, optim, types
+from core import network, optim, ranges, types
 from core import replay as memory
 
 
@@ -30,11 +31,10 @@ class DQNState(types.TrainState):
 class HardUpdate:
     """θ⁻ ← θ every `period` updates."""
 
-    period: int
+    period: ranges.PositiveInt
 
     def __post_init__(self):
-        if self.period < 1:
-            raise ValueError(f"period={self.period}: must be at least 1 update")
+        ranges.check(self)
         if self.period >= 2**31:
             raise ValueError(f"period={self.period}: must be less than 2^31 updates, as far as they are counted")
 
@@ -46,11 +46,10 @@ class HardUpdate:
 class SoftUpdate:
     """θ⁻ ← θ⁻ + rate·(θ - θ⁻) at every update (1509.02971)."""
 
-    rate: float
+    rate: Annotated[float, annotated_types.Interval(gt=0, le=1)]
 
     def __post_init__(self):
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate={self.rate}: must lie in (0, 1]")
+        ranges.check(self)
 
     def __call__(self, target: types.Params, params: types.Params, updates: jax.Array) -> types.Params:
         del updates
@@ -75,22 +74,14 @@ class DQN:
     target: Callable[..., types.Params]
     bootstrap: Callable[[jax.Array, jax.Array], jax.Array] = td.max_bootstrap
     loss: Callable[[jax.Array], jax.Array] = td.huber
-    batch: int = 32
-    discount: float = 0.99
-    update_every: int = 4  # environment steps to one update
-    learning_starts: int = 50_000  # environment steps
-    reward_clip: float | None = 1.0
+    batch: ranges.PositiveInt = 32
+    discount: ranges.Share = 0.99
+    update_every: ranges.PositiveInt = 4  # environment steps to one update
+    learning_starts: ranges.NonNegativeInt = 50_000  # environment steps
+    reward_clip: Annotated[ranges.PositiveFloat, "null leaves rewards as they are"] | None = 1.0
 
     def __post_init__(self):
-        for name in ("batch", "update_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount={self.discount}: must lie in [0, 1]")
-        if self.reward_clip is not None and not self.reward_clip > 0:
-            raise ValueError(f"reward_clip={self.reward_clip}: must be greater than 0, or null for rewards as they are")
-        if self.learning_starts < 0:
-            raise ValueError(f"learning_starts={self.learning_starts}: must be at least 0 environment steps")
+        ranges.check(self)
         if self.batch % self.replay.shards:
             raise ValueError(f"batch={self.batch}: must be a multiple of replay.shards={self.replay.shards}")
         if self.batch > self.replay.capacity:

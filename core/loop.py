@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from core import journal, mesh, profiling, progress, stopping, tracking, types
+from core import journal, mesh, profiling, progress, ranges, stopping, tracking, types
 from core.checkpoints import checkpoint
 from core.journal import Diverged
 
@@ -24,15 +24,13 @@ __all__ = ["Diverged", "Outcome", "Refused", "Schedule", "Start", "begin", "prog
 class Schedule:
     """How long and how often, in frames or images (whatever the source counts)."""
 
-    budget: int
-    log_every: int
-    checkpoint_every: int
+    budget: ranges.PositiveInt
+    log_every: ranges.PositiveInt
+    checkpoint_every: ranges.PositiveInt
     lag: int = 1
 
     def __post_init__(self):
-        for name in ("budget", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        ranges.check(self)
         if self.lag not in (0, 1):
             raise ValueError(f"lag={self.lag}: must be 0 (act with the newest weights) or 1 (act while learning)")
 

@@ -13,7 +13,7 @@ import psutil
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from core import watchdog
+from core import ranges, watchdog
 
 Rules = tuple[tuple[str, tuple[str | None, ...] | str], ...]
 
@@ -31,15 +31,12 @@ class Placement:
     laid. What no rule names is replicated, and so is every scalar.
     """
 
-    data: int | None = None  # devices along `data`; all that remain by default
-    model: int = 1
+    data: ranges.PositiveInt | None = None  # devices along `data`; all that remain by default
+    model: ranges.PositiveInt = 1
     rules: Rules = REPLAY_OVER_DATA
 
     def __post_init__(self):
-        for name in ("data", "model"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+        ranges.check(self)
         for pattern, axes in self.rules:
             if unknown := [axis for axis in ([axes] if isinstance(axes, str) else axes) if axis not in (*AXES, None)]:
                 raise ValueError(f"rules: axis {unknown[0]!r} of {pattern} is none of {', '.join(AXES)}")

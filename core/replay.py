@@ -7,12 +7,12 @@ nothing here crosses it but the largest weight of a batch.
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from core import types
+from core import ranges, types
 
 
 @jax.tree_util.register_dataclass
@@ -65,11 +65,10 @@ class Sampler(Protocol):
 class Uniform:
     """Every valid transition alike, by rejection: reset rows are rare, so of eight tries one holds."""
 
-    tries: int = 8
+    tries: ranges.PositiveInt = 8
 
     def __post_init__(self):
-        if self.tries < 1:
-            raise ValueError(f"tries={self.tries}: must be at least 1")
+        ranges.check(self)
 
     def init(self, rows: int, streams: int) -> Any:
         return ()
@@ -96,20 +95,14 @@ class Prioritized:
     shard, in which the same number is drawn in every shard; M counts the valid transitions of a shard.
     """
 
-    alpha: float = 0.6
-    beta: float = 0.4
-    anneal: int = 1_000_000  # updates
-    uniform: float = 1e-3
-    floor: float = 1e-6  # ε
+    alpha: ranges.Share = 0.6
+    beta: ranges.Share = 0.4
+    anneal: Annotated[ranges.PositiveInt, "beta=1 has the full weights at once"] = 1_000_000  # updates
+    uniform: ranges.Share = 1e-3
+    floor: Annotated[ranges.NonNegativeFloat, "the usual value is 1e-6"] = 1e-6  # ε
 
     def __post_init__(self):
-        for name in ("alpha", "beta", "uniform"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must lie in [0, 1]")
-        if self.anneal < 1:
-            raise ValueError(f"anneal={self.anneal}: must be at least 1 update; beta=1 has the full weights at once")
-        if not self.floor >= 0:
-            raise ValueError(f"floor={self.floor}: must be at least 0, the usual value is 1e-6")
+        ranges.check(self)
 
     def init(self, rows: int, streams: int) -> Any:
         return {"priority": jnp.zeros((rows, streams)), "row_sum": jnp.zeros(rows), "largest": jnp.ones(())}
@@ -161,15 +154,13 @@ class Prioritized:
 class Replay:
     """`capacity` transitions over all shards; `shards` is configured, never the device count."""
 
-    capacity: int
-    shards: int = 1
-    n_step: int = 1
+    capacity: ranges.PositiveInt
+    shards: ranges.PositiveInt = 1
+    n_step: ranges.PositiveInt = 1
     sampler: Any = Uniform()
 
     def __post_init__(self):
-        for name in ("capacity", "shards", "n_step"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        ranges.check(self)
         if self.capacity // self.shards >= 2**31:
             most = f"at most {2**31 - 1:,} transitions a shard"
             raise ValueError(f"capacity={self.capacity}: {most}; take more shards (source.shards)")

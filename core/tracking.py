@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import psutil
 
-from core import provenance, record, types
+from core import provenance, ranges, record, types
 
 # What W&B's servers take, in characters; its client checks some of it, and tells it when the run goes already.
 LONGEST = {"project": 128, "entity": 128, "group": 128, "name": 128, "job_type": 64, "tags": 64}
@@ -75,8 +75,8 @@ class Wandb:
     tags: tuple[str, ...] = ()
     notes: str | None = None
     live: bool = False  # mirror rows at once instead of with each checkpoint
-    init_seconds: float = 10.0  # a server that does not answer for so long: the run is written offline
-    finish_seconds: float = 20.0  # how long the end of a run waits for W&B, and a second to end it
+    init_seconds: ranges.PositiveFloat = 10.0  # a server that does not answer for so long: the run is written offline
+    finish_seconds: ranges.PositiveFloat = 20.0  # how long the end of a run waits for W&B, and a second to end it
 
     def __post_init__(self):
         if self.mode not in ("offline", "online"):
@@ -85,9 +85,7 @@ class Wandb:
             value = getattr(self, name)
             for text in value if name == "tags" else [value]:
                 _check_text(name, text, longest)
-        for name in ("init_seconds", "finish_seconds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be more than 0 seconds")
+        ranges.check(self)
 
 
 def _check_text(name: str, text: str | None, longest: int) -> None:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from core import ranges
+
 Course = float | tuple[float, float]
 
 
@@ -49,12 +51,11 @@ class HalfLife:
     """An `averaging.Average` in which old weights count half after `images`, a course over the first `over` images."""
 
     images: Course
-    over: int
+    over: ranges.PositiveInt
 
     def __post_init__(self):
+        ranges.check(self)
         check("images", self.images, least=0)
-        if self.over < 1:
-            raise ValueError(f"over={self.over}: the cosine lasts at least 1 image")
 
     def decay(self, images: jax.Array, batch: int) -> jax.Array:
         before = images - batch

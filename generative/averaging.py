@@ -1,13 +1,14 @@
 """Averages of weights over training, counted in images so that they mean the same at every batch size."""
 
 import dataclasses
-from typing import Protocol
+from typing import Annotated, Protocol
 
+import annotated_types
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import types
+from core import ranges, types
 
 
 class Average(Protocol):
@@ -20,14 +21,11 @@ class Average(Protocol):
 class HalfLife:
     """Old weights count half after so many images; `ramp` holds it to that share of the images seen (EDM: 0.05)."""
 
-    images: float = 500_000
-    ramp: float | None = 0.05
+    images: ranges.PositiveFloat = 500_000
+    ramp: ranges.PositiveFloat | None = 0.05
 
     def __post_init__(self):
-        if not self.images > 0:
-            raise ValueError(f"images={self.images}: a half-life is more than 0 images")
-        if self.ramp is not None and not self.ramp > 0:
-            raise ValueError(f"ramp={self.ramp}: must be greater than 0, or null for none")
+        ranges.check(self)
 
     def decay(self, images: jax.Array, batch: int) -> jax.Array:
         before = images - batch
@@ -41,11 +39,10 @@ class HalfLife:
 class Power:
     """The power-function average (2312.02696): its profile's relative width is `std`, at every length of training."""
 
-    std: float = 0.05
+    std: Annotated[float, annotated_types.Interval(gt=0, lt=0.28)] = 0.05
 
     def __post_init__(self):
-        if not 0 < self.std < 0.28:
-            raise ValueError(f"std={self.std}: a relative width lies in (0, 0.28)")
+        ranges.check(self)
 
     @property
     def gamma(self) -> float:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from core import network, optim, types
+from core import network, optim, ranges, types
 from generative import descent, pixels, preconditioning, probability_flow, samplers
 from generative import noise as noise_
 
@@ -38,15 +38,12 @@ class Diffusion:
     sampler: samplers.Sampler = dataclasses.field(default_factory=lambda: samplers.Sampler(rule=samplers.DDIM()))
     averages: descent.Averages = dataclasses.field(default_factory=dict, hash=False)
     accumulate: int = 1  # parts of a batch whose gradients are taken one after the other
-    label_dropout: float = 0.1
+    label_dropout: ranges.Share = 0.1
     dequantize: bool = False  # train on what likelihoods are of: levels of gray filled evenly
-    judge_levels: int = 8  # of noise, for each image that `judge` sees
+    judge_levels: ranges.PositiveInt = 8  # of noise, for each image that `judge` sees
 
     def __post_init__(self):
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout={self.label_dropout}: must lie in [0, 1]")
-        if self.judge_levels < 1:
-            raise ValueError(f"judge_levels={self.judge_levels}: must be at least 1")
+        ranges.check(self)
 
     def warmup(self, spec: types.Images) -> int:
         return 0

@@ -9,12 +9,13 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import annotated_types
 import jax
 import numpy as np
 
-from core import distributed, media, mesh, types
+from core import distributed, media, mesh, ranges, types
 from core.images import datasets
 from generative import calls, drawing, metrics
 from generative import features as features_
@@ -34,14 +35,14 @@ class Samples:
     """
 
     data: datasets.Recipe | None = None
-    every: int = 500_000  # images of training between two evaluations
+    every: ranges.PositiveInt = 500_000  # images of training between two evaluations
     count: int = 100
     seed: int = 0
-    batch: int = 100
+    batch: ranges.PositiveInt = 100
     sampler: Any = None  # of a diffusion model; None: its own
 
     def __post_init__(self):
-        _at_least_1(self, "every", "count", "batch")
+        ranges.check(self)
         types.check_seed(self.seed, count=self.count)
 
     def prepare(self, learner: Any) -> None:
@@ -87,15 +88,15 @@ class HeldOut:
     """
 
     data: datasets.Recipe
-    every: int = 500_000  # images of training between two evaluations
+    every: ranges.PositiveInt = 500_000  # images of training between two evaluations
     split: datasets.Split = "validation"
-    images: int | None = None  # so many of them, chosen once by `seed`; None: `usual`, or all where there are fewer
+    images: ranges.PositiveInt | None = None  # chosen once by `seed`; None: `usual`, or all where there are fewer
     usual: int | None = None  # None: all
-    batch: int = 250
+    batch: ranges.PositiveInt = 250
     seed: int = 0
 
     def __post_init__(self):
-        _at_least_1(self, "every", "batch", *(["images"] if self.images is not None else []))
+        ranges.check(self)
         types.check_seed(self.seed)
 
     def prepare(self, learner: Any) -> None:
@@ -150,25 +151,23 @@ class Quality:
 
     features: features_.Features
     data: datasets.Recipe
-    every: int = 500_000  # images of training between two evaluations
+    every: ranges.PositiveInt = 500_000  # images of training between two evaluations
     count: int | None = None  # images; None: `usual`, or all of the floor where it has fewer
     usual: int = 2_000
     reference: datasets.Split = "validation"
     floor: datasets.Split = "train"
-    neighbours: int = 3  # k of precision and recall
-    block: int = 250  # images of each side in a block of KID
-    batch: int = 250  # images drawn and seen at a time
+    neighbours: ranges.PositiveInt = 3  # k of precision and recall
+    block: Annotated[int, annotated_types.Ge(2)] = 250  # images of each side in a block of KID
+    batch: ranges.PositiveInt = 250  # images drawn and seen at a time
     seed: int = 0
     sampler: Any = None  # of a diffusion model; None: its own
     alarm: float = 0.05  # a recall below it is told once, from the second evaluation on
 
     def __post_init__(self):
-        _at_least_1(self, "every", "neighbours", "batch")
+        ranges.check(self)
         types.check_seed(self.seed, count=self.count or self.usual)
         if self.count is not None and self.count < self._fewest:
             raise ValueError(f"count={self.count}: must be at least {self._fewest}; 2000 is usual")
-        if self.block < 2:
-            raise ValueError(f"block={self.block}: must be at least 2")
         if self.reference == self.floor:
             raise ValueError(f"floor={self.floor}: must be another split than the reference")
 
@@ -328,9 +327,3 @@ def _require(learner: Any, method: str, name: str) -> None:
             f"{type(learner).__name__} has no `{method}`, which this evaluation needs; leave it out with "
             f"evaluators.{name}=null"
         )
-
-
-def _at_least_1(owner: Any, *names: str) -> None:
-    for name in names:
-        if getattr(owner, name) < 1:
-            raise ValueError(f"{name}={getattr(owner, name)}: must be at least 1")

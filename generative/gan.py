@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from core import network as network_
-from core import optim, types
+from core import optim, ranges, types
 from generative import adversarial, descent, pixels
 
 Params = dict[str, types.Params]  # by player
@@ -37,7 +37,7 @@ class GAN:
 
     network: Players
     optimizer: optax.GradientTransformation
-    budget: int  # images over which whatever moves (`annealing`) comes to its end
+    budget: ranges.PositiveInt  # images over which whatever moves (`annealing`) comes to its end
     loss: adversarial.Loss = adversarial.Relativistic
     regularizers: Mapping[str, adversarial.Regularizer] = dataclasses.field(default_factory=dict, hash=False)
     discriminator_optimizer: optax.GradientTransformation | None = None  # None: as the generator's
@@ -46,8 +46,7 @@ class GAN:
     conditional: bool = False
 
     def __post_init__(self):
-        if self.budget < 1:
-            raise ValueError(f"budget={self.budget}: must be at least 1 image")
+        ranges.check(self)
         if self.conditional and self._sizes.get("classes") == 0:
             raise ValueError("conditional=true: these images have no labels; take conditional=false or another source")
 

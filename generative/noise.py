@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core import ranges
+
 MOST = 1e4  # σ/α beyond this, and below its inverse, count as pure noise and as no noise at all
 
 
@@ -63,11 +65,11 @@ def cosine_betas(timesteps: int) -> np.ndarray:
 class Chain:
     """The discrete timesteps of DDPM, drawn uniformly: α² = ᾱ = Π(1 - β), σ² = 1 - ᾱ (2006.11239)."""
 
-    timesteps: int = 1000
+    timesteps: ranges.PositiveInt = 1000
     betas: Callable[[int], np.ndarray] = linear_betas
 
     def __post_init__(self):
-        _at_least("timesteps", self.timesteps, 1)
+        ranges.check(self)
 
     @property
     def limits(self) -> Limits:
@@ -109,13 +111,12 @@ class Karras:
 
     least: float = 0.002
     greatest: float = 80.0
-    rho: float = 7.0
+    rho: ranges.PositiveFloat = 7.0
 
     def __post_init__(self):
+        ranges.check(self)
         if not 0 < self.least < self.greatest:
             raise ValueError(f"least={self.least}: must lie between 0 and greatest={self.greatest}")
-        if not self.rho > 0:
-            raise ValueError(f"rho={self.rho}: must be greater than 0")
 
     def path(self, steps: int, limits: Limits = (0.0, np.inf)) -> Level:
         """Raises ValueError where the limits leave no range."""
@@ -133,12 +134,11 @@ class LogNormal:
     """ln σ ~ N(mean, std²) at α = 1 (EDM's training). Its path is `sampling`, which also bounds what to rely on."""
 
     mean: float = -1.2
-    std: float = 1.2
+    std: ranges.PositiveFloat = 1.2
     sampling: Karras = dataclasses.field(default_factory=Karras)
 
     def __post_init__(self):
-        if not self.std > 0:
-            raise ValueError(f"std={self.std}: must be greater than 0")
+        ranges.check(self)
 
     @property
     def limits(self) -> Limits:
@@ -158,13 +158,12 @@ class Flow:
 
     time: Literal["uniform", "logit_normal"] = "uniform"
     mean: float = 0.0
-    std: float = 1.0
+    std: ranges.PositiveFloat = 1.0
 
     def __post_init__(self):
         if self.time not in ("uniform", "logit_normal"):
             raise ValueError(f"time={self.time}: must be uniform or logit_normal")
-        if not self.std > 0:
-            raise ValueError(f"std={self.std}: must be greater than 0")
+        ranges.check(self)
 
     @property
     def limits(self) -> Limits:
@@ -201,8 +200,3 @@ def _ending_clean(alpha: np.ndarray, sigma: np.ndarray) -> Level:
 
 def _normal(u: jax.Array) -> jax.Array:
     return jax.scipy.special.ndtri(u)
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name}={value}: must be at least {least}")

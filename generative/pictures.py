@@ -6,14 +6,15 @@ All are sheets of pictures, uint8 [rows, columns, 3], from a learner that has `e
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import annotated_types
 import jax
 import jax.numpy as jnp
 import jax.scipy.stats
 import numpy as np
 
-from core import distributed, media, mesh, types
+from core import distributed, media, mesh, ranges, types
 from core.images import datasets
 from generative import vae
 
@@ -23,20 +24,18 @@ class Pictures:
     """A `types.Evaluator` of held-out images; a model with a prior and a code of two dimensions has a manifold, too."""
 
     data: datasets.Recipe
-    every: int = 500_000  # images of training between two evaluations
+    every: ranges.PositiveInt = 500_000  # images of training between two evaluations
     split: datasets.Split = "validation"
-    images: int | None = None  # that are reconstructed, and interpolated between neighbours; None: 12, or what there is
-    steps: int = 11  # of an interpolation, and of each row of a traversal
-    latents: int = 10  # rows of the traversal: the dimensions of the code that say most
-    grid: int = 20  # rows and columns of the manifold
+    # Images that are reconstructed, and interpolated between neighbours; None: 12, or what there is.
+    images: Annotated[int, annotated_types.Ge(2)] | None = None
+    steps: Annotated[int, annotated_types.Ge(2)] = 11  # of an interpolation, and of each row of a traversal
+    latents: ranges.PositiveInt = 10  # rows of the traversal: the dimensions of the code that say most
+    grid: Annotated[int, annotated_types.Ge(2)] = 20  # rows and columns of the manifold
     seed: int = 0
 
     def __post_init__(self):
+        ranges.check(self)
         types.check_seed(self.seed)
-        for name, least in (("every", 1), ("images", 2), ("steps", 2), ("latents", 1), ("grid", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}: must be at least {least}")
 
     def prepare(self, learner: Any) -> None:
         if not hasattr(learner, "encode"):
@@ -113,8 +112,8 @@ def traversals(
     batch: types.Images,
     key: jax.Array,
     *,
-    steps: int = 11,
-    latents: int = 10,
+    steps: Annotated[int, annotated_types.Ge(2)] = 11,
+    latents: ranges.PositiveInt = 10,
     reach: float = 3,
 ) -> np.ndarray:
     """The first image's code with one dimension moved from -reach to reach, a row each; the most telling ones first.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from core import ranges
 from generative import noise
 
 _LEAST = 1e-12  # of a variance that is divided by
@@ -56,10 +57,10 @@ def velocity(level: noise.Level) -> Coefficients:
 class EDM:
     """Input and target of variance 1 at every level, for images of standard deviation `data` (2206.00364, table 1)."""
 
-    data: float = 0.5
+    data: ranges.PositiveFloat = 0.5
 
     def __post_init__(self):
-        _positive("data", self.data)
+        ranges.check(self)
 
     def __call__(self, level: noise.Level) -> Coefficients:
         alpha, sigma = level
@@ -86,10 +87,10 @@ def of_image(level: noise.Level, out: jax.Array) -> jax.Array:
 class MinSNR:
     """min(SNR, γ) (2303.09556)."""
 
-    gamma: float = 5.0
+    gamma: ranges.PositiveFloat = 5.0
 
     def __post_init__(self):
-        _positive("gamma", self.gamma)
+        ranges.check(self)
 
     def __call__(self, level: noise.Level, out: jax.Array) -> jax.Array:
         return jnp.minimum(_snr(level), self.gamma)
@@ -99,10 +100,10 @@ class MinSNR:
 class SoftMinSNR:
     """1 / (σ²/α² + data²): min(SNR, 1 / data²) without its corner (2401.11605, k-diffusion)."""
 
-    data: float = 0.5
+    data: ranges.PositiveFloat = 0.5
 
     def __post_init__(self):
-        _positive("data", self.data)
+        ranges.check(self)
 
     def __call__(self, level: noise.Level, out: jax.Array) -> jax.Array:
         return 1 / (1 / _snr(level) + self.data**2)
@@ -115,8 +116,3 @@ def _norm(level: noise.Level, data: float = 1.0) -> jax.Array:
 
 def _snr(level: noise.Level) -> jax.Array:
     return level.alpha**2 / jnp.maximum(level.sigma**2, _LEAST)
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name}={value}: must be greater than 0")

@@ -7,12 +7,13 @@ Nothing here knows what the network predicts, or along which levels it was train
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core import ranges
 from generative import noise
 
 Denoise = Callable[[jax.Array, noise.Level], jax.Array]  # x [B, H, W, C] at a level of [] arrays -> D like x
@@ -47,16 +48,13 @@ class Sampler:
     """
 
     rule: Rule
-    steps: int = 50
-    guidance: float = 1.0
+    steps: ranges.PositiveInt = 50
+    guidance: Annotated[ranges.NonNegativeFloat, "1 is the plain conditional model"] = 1.0
     grid: noise.Path | None = None
     clip: bool = False
 
     def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps}: must be at least 1")
-        if not self.guidance >= 0:
-            raise ValueError(f"guidance={self.guidance}: must be at least 0; 1 is the plain conditional model")
+        ranges.check(self)
 
     @property
     def evaluations(self) -> int:
@@ -119,11 +117,10 @@ class Ancestral:
 class DDIM:
     """Song et al. 2020 (2010.02502, eq. 12): η = 0 is deterministic, 1 is `Ancestral` with its small variance."""
 
-    eta: float = 0.0
+    eta: ranges.Share = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta={self.eta}: must lie in [0, 1]")
+        ranges.check(self)
 
     def evaluations(self, steps: int) -> int:
         return steps
@@ -143,14 +140,13 @@ class DDIM:
 class Churn:
     """Fresh noise before a step, where σ/α lies in [least, greatest] (2206.00364, algorithm 2)."""
 
-    amount: float = 40.0
+    amount: ranges.NonNegativeFloat = 40.0
     least: float = 0.05
     greatest: float = 50.0
     inflation: float = 1.003  # of the fresh noise's standard deviation
 
     def __post_init__(self):
-        if not self.amount >= 0:
-            raise ValueError(f"amount={self.amount}: must be at least 0")
+        ranges.check(self)
 
     def __call__(self, x: jax.Array, now: noise.Level, steps: int, fresh: jax.Array) -> tuple[jax.Array, noise.Level]:
         """(x, level) with more noise."""

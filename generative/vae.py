@@ -6,14 +6,14 @@ nats an image: sums over pixels and latents, means over images.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from core import network as network_
-from core import optim, types
+from core import optim, ranges, types
 from generative import descent, likelihoods
 
 PIXELS = 2**22  # decoded at a time when a likelihood is estimated
@@ -53,13 +53,11 @@ class Reconstruction:
 class ELBO:
     """E_q log p(x|z) - β KL(q || p), the latter in closed form. β counts nats against nats: 1 is the ELBO."""
 
-    beta: float = 1.0
-    samples: int = 1  # codes an image
+    beta: Annotated[ranges.NonNegativeFloat, "1 is the evidence lower bound"] = 1.0
+    samples: ranges.PositiveInt = 1  # codes an image
 
     def __post_init__(self):
-        if not self.beta >= 0:
-            raise ValueError(f"beta={self.beta}: must be at least 0; 1 is the evidence lower bound")
-        _at_least_one(self.samples)
+        ranges.check(self)
 
     def __call__(self, terms: Terms) -> jax.Array:
         return jnp.mean(terms.log_likelihood, axis=0) - self.beta * terms.kl
@@ -69,10 +67,10 @@ class ELBO:
 class IWAE:
     """log 1/K Σ p(x, z_k) / q(z_k|x) (1509.00519, eq. 8): closer to log p(x) the more codes are drawn."""
 
-    samples: int = 5  # K
+    samples: ranges.PositiveInt = 5  # K
 
     def __post_init__(self):
-        _at_least_one(self.samples)
+        ranges.check(self)
 
     def __call__(self, terms: Terms) -> jax.Array:
         return log_mean_exp(terms.log_likelihood + terms.log_ratio)
@@ -183,7 +181,8 @@ class VAE:
 
     def likelihood_protocol(self, *, samples: int = 5_000) -> dict[str, Any]:
         """What `log_likelihood` must be read with. Raises ValueError where the model has no likelihood to report."""
-        _at_least_one(samples)
+        if samples < 1:
+            raise ValueError(f"samples={samples}: must be at least 1 code an image")
         if not self.objective.samples:
             raise ValueError("learner.objective: a plain autoencoder has no prior and so no likelihood; train a VAE")
         if self.likelihood.refusal is not None:
@@ -258,8 +257,3 @@ def _draw(key: jax.Array, mean: jax.Array, log_variance: jax.Array) -> tuple[jax
     noise = jax.random.normal(key, mean.shape)
     code = mean + jnp.exp(0.5 * log_variance) * noise
     return code, 0.5 * jnp.sum(noise**2 + log_variance - code**2, axis=-1)
-
-
-def _at_least_one(samples: int) -> None:
-    if samples < 1:
-        raise ValueError(f"samples={samples}: must be at least 1 code an image")

@@ -16,8 +16,11 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import annotated_types
+
+from core import ranges
 from slurm import scheduler
 
 TEMPLATE = Path(__file__).resolve().with_name("job.sh")
@@ -27,20 +30,21 @@ TEMPLATE = Path(__file__).resolve().with_name("job.sh")
 class Settings:
     """The keys of conf/launch.yaml and conf/cluster/*.yaml that make a job."""
 
-    nodes: int = 1
-    tasks_per_node: int | Literal["gpus"] = 1  # "gpus": a process for each
-    parallel: int | None = None  # runs of a sweep at once
+    nodes: ranges.PositiveInt = 1
+    tasks_per_node: ranges.PositiveInt | Literal["gpus"] = 1  # "gpus": a process for each
+    parallel: ranges.PositiveInt | None = None  # runs of a sweep at once
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
     time: str | None = None
-    gpus_per_node: int = 0
-    gpu_memory: float | None = None  # GB of each; None: not known
-    cpus_per_task: int | None = None
+    gpus_per_node: ranges.NonNegativeInt = 0
+    gpu_memory: ranges.PositiveFloat | None = None  # GB of each; None: not known
+    cpus_per_task: ranges.PositiveInt | None = None
     memory: str | None = None  # of a node
     options: tuple[str, ...] = ()  # more for sbatch
-    stop_seconds: int = 180  # before the time limit
+    # Before the time limit.
+    stop_seconds: Annotated[int, annotated_types.Interval(ge=10, le=65_535), "65535 is Slurm's most"] = 180
     modules: tuple[str, ...] = ()
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     setup: tuple[str, ...] = ()  # lines of shell
@@ -50,17 +54,8 @@ class Settings:
     scratch: str | None = None
 
     def __post_init__(self):
-        least = {"nodes": 1, "tasks_per_node": 1, "parallel": 1, "gpus_per_node": 0, "cpus_per_task": 1}
-        for name, value in least.items():
-            given = getattr(self, name)
-            if isinstance(given, int) and given < value:
-                raise ValueError(f"{name}={given}: must be at least {value}")
-        if self.gpu_memory is not None and self.gpu_memory <= 0:
-            raise ValueError(f"gpu_memory={self.gpu_memory:g}: must be more than 0, or null")
         if self.tasks < 1:
             raise ValueError("tasks_per_node=gpus: gpus_per_node must say how many")
-        if not 10 <= self.stop_seconds <= 65_535:
-            raise ValueError(f"stop_seconds={self.stop_seconds}: must be from 10 to 65535, which is Slurm's most")
         if self.time is not None:
             try:
                 limit = scheduler.seconds(self.time)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from core import ranges
 from experiments.benchmarks import compile, core, generative, processes, results
 from experiments.config import build, command_line
 
@@ -29,20 +30,15 @@ class Wanted:
 
     suite: Literal["dqn", "generative", "core", "compile"]
     only: tuple[str, ...] = ()  # of the suite's models; (): all of them
-    rounds: int = 5  # in each, everything is measured once
-    seconds: float = 2.0  # for each part in a round; of `core`, for each learner on each layout of devices
-    run_seconds: float = 30.0  # for each whole training in a round, once learning has begun
+    rounds: ranges.PositiveInt = 5  # in each, everything is measured once
+    seconds: ranges.PositiveFloat = 2.0  # for each part in a round; of `core`, for each learner on each layout
+    run_seconds: ranges.PositiveFloat = 30.0  # for each whole training in a round, once learning has begun
     out: str = "benchmark.json"
     peers: bool = False
     peers_folder: str | None = None  # of their virtual environment; None: a temporary one
     overrides: tuple[str, ...] = ()  # of what is trained, beside the suite's own
 
     def __post_init__(self):
-        if self.rounds < 1:
-            raise ValueError(f"rounds={self.rounds}: must be at least 1")
-        for name in ("seconds", "run_seconds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
         models = MODELS[self.suite]
         for name in self.only:
             if name not in models:

@@ -31,9 +31,10 @@ import optax
 import pydantic
 
 from core import mesh as meshes
-from core import types
+from core import ranges, types
 
 _ANY = (Any, inspect.Parameter.empty)
+_OUTSIDE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
 class ConfigError(ValueError):
@@ -46,14 +47,11 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    every: int  # frames or images
-    keep: int = 2  # newest ones that stay
+    every: ranges.PositiveInt  # frames or images
+    keep: ranges.PositiveInt = 2  # newest ones that stay
     replay: bool = True  # False: smaller, and acting refills the memory after a resume
     metric: str | None = None  # the best by this one is kept too
     better: Literal["higher", "lower"] = "higher"
-
-    def __post_init__(self):
-        _at_least(self, 1, "every", "keep")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,9 +60,9 @@ class Run:
 
     name: str
     seed: int
-    budget: int  # frames or images, all told
+    budget: ranges.PositiveInt  # frames or images, all told
     lag: Literal[0, 1]
-    log_every: int  # frames or images
+    log_every: ranges.PositiveInt  # frames or images
     checkpoint: Checkpoint
     resume: str | None = None
     init_from: str | None = None
@@ -83,7 +81,6 @@ class Run:
 
     def __post_init__(self):
         types.check_seed(self.seed)
-        _at_least(self, 1, "budget", "log_every")
         if self.optimizer is not None:
             _check_told(self.learner, self.optimizer)
 
@@ -230,7 +227,7 @@ def _require(annotation: Any, value: Any, key: str) -> Any:
         except pydantic.ValidationError:
             return adapter.validate_python(_integral(value), strict=True)
     except pydantic.ValidationError as error:
-        raise ConfigError(key, f"={_shown(value)}: {_told(error.errors()[0])}") from None
+        raise ConfigError(key, f"={_shown(value)}: {_told(error.errors()[0], annotation)}") from None
     except (pydantic.errors.PydanticUserError, TypeError, NameError):
         return value  # an annotation that pydantic cannot read: left to the target
 
@@ -265,19 +262,21 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _wants_function(annotation: Any) -> bool:
-    options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    options = _options(annotation)
     return str not in options and any(
         collections.abc.Callable in (option, typing.get_origin(option)) or _is_protocol(option) for option in options
     )
 
 
 def _dataclass_in(annotation: Any) -> Any:
-    options = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
-    return next((option for option in options if inspect.isclass(option) and dataclasses.is_dataclass(option)), None)
+    classes = filter(inspect.isclass, _options(annotation))
+    return next(filter(dataclasses.is_dataclass, classes), None)
 
 
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, python_types.UnionType)
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """Of a union; anything else is the only one."""
+    union = typing.get_origin(annotation) in (typing.Union, python_types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
 
 
 def _is_class(annotation: Any) -> bool:
@@ -309,8 +308,10 @@ def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _told(error: Any) -> str:
-    """Pydantic's words, with what was given instead: `should be a valid integer, not text`."""
+def _told(error: Any, annotation: Any) -> str:
+    """Pydantic's words, with what was given instead: `should be a valid integer, not text`; of a range, ours."""
+    if error["type"] in _OUTSIDE:
+        return ranges.demand(annotation)
     where = "".join(f"element {part} " for part in error["loc"] if isinstance(part, int))
     kind = {str: ", not text", bool: ", not true or false", type(None): ", not null"}.get(type(error["input"]), "")
     return where + error["msg"].removeprefix("Input ") + (kind if "valid" in error["msg"] else "")
@@ -323,9 +324,3 @@ def _shown(value: Any) -> str:
 
 def _join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
-
-
-def _at_least(owner: Any, least: int, *names: str) -> None:
-    for name in names:
-        if getattr(owner, name) < least:
-            raise ValueError(f"{name}={getattr(owner, name)}: must be at least {least}")

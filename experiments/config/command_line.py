@@ -129,12 +129,11 @@ def _fits(config: DictConfig, *, choices: Mapping[str, Any], typed: Sequence[str
     raw: Any = OmegaConf.to_container(config, resolve=False)
     fitting.check_single(overrides.chosen_lists(), GROUPS)
     fitting.check(raw, choices=choices, typed=typed)
-    lines, path = [], CONF / "learner" / f"{choices.get('learner')}.yaml"
-    if path.is_file() and path.read_text().startswith("# @package _global_"):  # which sets more than the learner
-        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        named = {"experiment": str(choices.get("experiment")), "typed": typed}
-        lines += fitting.overruled(raw, "learner", path.stem, content, **named)
-    return lines
+    path = CONF / "learner" / f"{choices.get('learner')}.yaml"
+    if not path.is_file() or not path.read_text().startswith("# @package _global_"):
+        return []  # it sets nothing but the learner
+    content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    return list(fitting.overruled(raw, path.stem, content, experiment=str(choices.get("experiment")), typed=typed))
 
 
 def resolved(config: DictConfig) -> Config:

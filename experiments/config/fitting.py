@@ -25,7 +25,7 @@ def check(raw: Mapping[str, Any], *, choices: Mapping[str, Any], typed: Sequence
     """
     if "learner" not in raw:
         return
-    given = [re.split("[=@]", line.lstrip("+~"))[0] for line in typed]
+    given = [typed_key(line) for line in typed]
     _check_kinds(raw, choices, given)
     for key in given:
         if (reason := _unused(raw, key.replace("/", "."))) is not None:
@@ -46,22 +46,31 @@ def check_single(lists: Iterable[tuple[str, Sequence[Any]]], groups: Collection[
 
 
 def overruled(
-    raw: Mapping[str, Any],
-    group: str,
-    choice: str,
-    content: Mapping[str, Any],
-    *,
-    experiment: str,
-    typed: Sequence[str],
+    raw: Mapping[str, Any], learner: str, content: Mapping[str, Any], *, experiment: str, typed: Sequence[str]
 ) -> Iterator[str]:
-    """A line on each value that a choice's file, `content`, gives outside its group and the experiment changed."""
-    given = {re.split("[=@]", line.lstrip("+~"))[0] for line in typed}
-    for dotted, value in _leaves({name: node for name, node in content.items() if name not in ("defaults", group)}):
+    """A line on each value that a learner's file, `content`, gives outside its group and the experiment changed."""
+    given = {typed_key(line) for line in typed}
+    for dotted, value in _leaves({name: node for name, node in content.items() if name not in ("defaults", "learner")}):
         key = dotted.lstrip(".")
-        now = _get(raw, key.split("."))
+        now = value_at(raw, key.split("."))
         if now != value and key not in given:
-            changed = f"{group}={choice} has {key}={value}, which experiment={experiment} made {now}"
+            changed = f"learner={learner} has {key}={value}, which experiment={experiment} made {now}"
             yield f"{changed}; {key}={value} makes it so again"
+
+
+def typed_key(line: str) -> str:
+    """`+source@data=npz` -> `source`"""
+    return re.split("[=@]", line.lstrip("+~"))[0]
+
+
+def value_at(node: Any, key: Iterable[str | int]) -> Any:
+    """What stands below `node` at a key, given part by part; None where nothing does."""
+    for part in key:
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return node
 
 
 def _check_kinds(raw: Mapping[str, Any], choices: Mapping[str, Any], given: Sequence[str]) -> None:
@@ -98,7 +107,7 @@ def _unused(raw: Mapping[str, Any], key: str) -> str | None:
     """Why nothing uses the value of this key; None where something does, as far as the config says."""
     parts = key.split(".")
     for end in range(1, len(parts)):
-        node = _get(raw, parts[:end])
+        node = value_at(raw, parts[:end])
         if isinstance(node, Mapping) and node.get("_off_", False) is True:
             return f"{'.'.join(parts[:end])} is off"
         inner, local = ".".join(parts[: end + 1]), node.get("_local_", ()) if isinstance(node, Mapping) else ()
@@ -125,9 +134,3 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, value in items:
         yield from _leaves(value, f"{key}.{name}")
-
-
-def _get(node: Any, parts: Sequence[str]) -> Any:
-    for part in parts:
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node

@@ -72,12 +72,8 @@ def _unknown(key: str, overrides: Sequence[str], *, conf: Path, name: str) -> st
     # A group of other commands is none of this one's.
     told = _no_such_key(key, [other for other in (*groups, *keys) if other != key])
     if name == "train" and "." in key and (adds := _adds(typed, overrides, conf=conf)):
-        near = told.partition("did you mean ")[2]
-        return (
-            f"{key}: not in this config; + adds it: {adds}"
-            + f" (or did you mean {near}" * bool(near)
-            + ")" * bool(near)
-        )
+        _, meant, near = told.partition("did you mean ")
+        return f"{key}: not in this config; + adds it: {adds}" + (f" (or {meant}{near})" if near else "")
     return told
 
 
@@ -87,7 +83,7 @@ def _raw(config: DictConfig) -> dict[str, Any]:
 
 def _typed(key: str, overrides: Sequence[str]) -> str:
     """The override of this key, as it was typed."""
-    return next((line for line in overrides if re.split("[=@]", line.lstrip("+~"))[0] == key), key)
+    return next((line for line in overrides if fitting.typed_key(line) == key), key)
 
 
 def _adds(typed: str, overrides: Sequence[str], *, conf: Path) -> str | None:
@@ -164,7 +160,7 @@ def _keys(config: DictConfig) -> list[str]:
                 yield f"{prefix}{key}"
                 yield from walk(value, f"{prefix}{key}.")
 
-    plain: Any = OmegaConf.to_container(config, resolve=False)
+    plain = _raw(config)
     return [key for key in walk(plain, "") if key.count(".") < 12]
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from hydra import errors, types
@@ -16,13 +15,13 @@ from experiments.config import build
 
 
 def among(arguments: Sequence[str]) -> list[str]:
-    """The arguments that are no options (`-m`, `--help`), wherever they stand."""
-    return list(_parsed(arguments).overrides)
+    """The overrides, wherever they stand: no options (`-m`, `--help`) and none of their values (`--cfg job`)."""
+    return [each for each in arguments if not each.startswith("-") and ("=" in each or each.startswith("~"))]
 
 
 def multirun(arguments: Sequence[str]) -> bool:
     """Whether they ask for a sweep."""
-    return bool(_parsed(arguments).multirun)
+    return not {"-m", "--multirun"}.isdisjoint(arguments)
 
 
 def parse(lines: Sequence[str]) -> list[override_types.Override]:
@@ -64,10 +63,10 @@ def choices() -> dict[str, Any]:
 
 def swept(lines: Sequence[str]) -> list[str]:
     """Those of these overrides that give several values, as they were typed."""
-    parser, found = overrides_parser.OverridesParser.create(), []
+    found = []
     for line in lines:
         with contextlib.suppress(errors.HydraException):  # told when it is composed
-            found += [line] if parser.parse_override(line).is_sweep_override() else []
+            found += [line for override in parse([line]) if override.is_sweep_override()]
     return found
 
 
@@ -97,13 +96,3 @@ def command() -> str:
     """What was typed, where Hydra was asked for it."""
     settings = hydra_config.HydraConfig.get()
     return f"python -m experiments.{settings.job.name} {' '.join(typed())}"
-
-
-def _parsed(arguments: Sequence[str]) -> Any:
-    """As `hydra.main` itself parses them; should a version hide its parser, by their form alone."""
-    try:
-        from hydra._internal.utils import get_args_parser
-    except ImportError:
-        found = [argument for argument in arguments if not argument.startswith("-")]
-        return SimpleNamespace(overrides=found, multirun=bool({"-m", "--multirun"} & {*arguments}))
-    return get_args_parser().parse_intermixed_args(list(arguments))

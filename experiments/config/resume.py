@@ -4,7 +4,6 @@ Numbers that were made from these (`images: ${budget}`) are made anew from what 
 `follows` how each of them is made.
 """
 
-import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser import types as override_types
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import build, overrides, saved
+from experiments.config import build, fitting, overrides, saved
 
 _MAY_CHANGE = re.compile(
     r"budget|log_every|source\.(path|folder)|checkpoint\.\w+|evaluators\.\w+\.(every|features\.(path|file|run))|(tracker|mesh|cluster)(\..+)?|hydra/launcher|hydra\.launcher\..+"
@@ -83,11 +82,11 @@ def follows(config: DictConfig) -> dict[str, str]:
     written = dict(_leaves(raw, raw))
     plain: Any = OmegaConf.to_container(config, resolve=True)
     now = dict(_leaves(plain, plain))
-    moved = copy.deepcopy(raw)
+    moved = OmegaConf.create(raw)
     for key, value in written.items():
         if _FOLLOWED.fullmatch(_joined(key)) and isinstance(value, int | float):
-            _set(moved, key, 3 * value + 1)
-    then: Any = OmegaConf.to_container(OmegaConf.create(moved), resolve=True)
+            OmegaConf.update(moved, _joined(key), 3 * value + 1)
+    then: Any = OmegaConf.to_container(moved, resolve=True)
     found = {
         key: written[key]
         for key, value in _leaves(then, then)
@@ -138,7 +137,7 @@ def moved(config: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
 def _leaves(node: Any, root: Any, key: _Key = ()) -> Iterator[tuple[_Key, Any]]:
     """Every value below `node` that is no list or mapping, also behind a reference to a whole node (`${optimizer}`)."""
     whole = re.fullmatch(r"\$\{(\w[\w.]*)\}", node) if isinstance(node, str) else None
-    target = _get(root, _split(whole[1])) if whole else None
+    target = fitting.value_at(root, _split(whole[1])) if whole else None
     node = target if isinstance(target, dict | list) else node
     if not isinstance(node, dict | list):
         yield key, node
@@ -150,11 +149,10 @@ def _leaves(node: Any, root: Any, key: _Key = ()) -> Iterator[tuple[_Key, Any]]:
 
 def _resolved(plain: Mapping[str, Any], made: Mapping[_Key, str]) -> dict[str, Any]:
     """A copy of `plain` with these values made by their expressions."""
-    changed = copy.deepcopy(dict(plain))
+    changed = OmegaConf.create({name: node for name, node in plain.items() if name != "follows"})
     for key, expression in made.items():
-        _set(changed, key, expression)
-    changed.pop("follows", None)
-    return OmegaConf.to_container(OmegaConf.create(changed), resolve=True)  # pyright: ignore[reportReturnType]
+        OmegaConf.update(changed, _joined(key), expression)
+    return OmegaConf.to_container(changed, resolve=True)  # pyright: ignore[reportReturnType]
 
 
 def _shortest(found: Sequence[_Key]) -> list[_Key]:
@@ -168,21 +166,6 @@ def _joined(key: _Key) -> str:
 
 def _split(key: str) -> _Key:
     return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
-
-
-def _get(node: Any, key: _Key) -> Any:
-    for name in key:
-        try:
-            node = node[name]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return node
-
-
-def _set(node: Any, key: _Key, value: Any) -> None:
-    for name in key[:-1]:
-        node = node[name]
-    node[key[-1]] = value
 
 
 def _forced(override: override_types.Override) -> str:

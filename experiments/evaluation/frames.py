@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from agents import atari, evaluation, screen
-from core import platform, progress, types
+from core import platform, progress, ranges, types
 from experiments import runs
 from experiments.config import build, command_line
 from experiments.evaluation import agents
@@ -39,21 +39,18 @@ class Wanted:
     source: Game
     run: str | None = None  # None: a random agent
     which: Literal["latest", "best"] = "latest"
-    frames: int = 10_000
+    frames: ranges.PositiveInt = 10_000
     out: str = "frames.npz"
     color: Literal["rgb", "grey"] = "rgb"
     size: int | tuple[int, int] = 64  # side, or height and width
-    every: int = 4  # emulated frames from one image to the next
-    envs: int = 8  # games at a time
+    every: ranges.PositiveInt = 4  # emulated frames from one image to the next
+    envs: ranges.PositiveInt = 8  # games at a time
     epsilon: float | None = None  # None: as in the run's own evaluations
     seed: int = 0
     force: bool = False
     tune: bool = True
 
     def __post_init__(self):
-        for name, least in (("frames", 1), ("every", 1), ("envs", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
         types.check_seed(self.seed)
         if min(self.shape) < 1 or len(self.shape) != 2:
             raise ValueError(f"size={self.size}: must be a side, or (height, width), of at least 1")

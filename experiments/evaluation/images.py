@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import annotated_types
 import jax
 import numpy as np
 
-from core import progress, types
+from core import progress, ranges, types
 from core.images import datasets
 from experiments import runs
 from experiments.config import build
@@ -24,26 +25,21 @@ USUAL = 10_000  # images drawn for FID and its like
 class Wanted:
     """What `conf/evaluate.yaml` may say of a model of images."""
 
-    count: int | None = None  # images drawn for FID and its like; None: `USUAL`, or as many as are trained on
-    images: int = 1_000  # held-out images whose likelihood is estimated; 0: none
-    samples: int | None = None  # codes an image (VAE); None: the model's own number, like all that follow
-    ode_steps: int | None = None  # of the likelihood's ODE (diffusion)
+    # Images drawn for FID and its like; None: `USUAL`, or as many as are trained on.
+    count: Annotated[int, annotated_types.Ge(4)] | None = None
+    images: ranges.NonNegativeInt = 1_000  # held-out images whose likelihood is estimated; 0: none
+    samples: ranges.PositiveInt | None = None  # codes an image (VAE); None: the model's own number, as in what follows
+    ode_steps: ranges.PositiveInt | None = None  # of the likelihood's ODE (diffusion)
     sampler: Any = None  # of a diffusion model
     steps: int | None = None
     guidance: float | None = None
     features: str | None = None  # a classifier's run or published file; None: as in the run's own evaluations
-    batch: int = 250
+    batch: ranges.PositiveInt = 250
 
     @property
     def seeds(self) -> int:
         """How many, from the evaluation's own on: one an image."""
         return self.count or USUAL
-
-    def __post_init__(self):
-        for name, least in (("count", 4), ("images", 0), ("batch", 1), ("samples", 1), ("ode_steps", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}: must be at least {least}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import media, platform, progress, types
+from core import media, platform, progress, ranges, types
 from experiments import runs
 from experiments.config import build, command_line
 
@@ -23,7 +23,7 @@ class Wanted:
 
     run: str
     which: Literal["latest", "best"] = "latest"
-    count: int = 64
+    count: ranges.PositiveInt = 64
     out: str = "samples.npz"
     label: int | str | None = None  # a class's number or name
     inpaint: str | None = None
@@ -31,13 +31,10 @@ class Wanted:
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
-    batch: int = 64
+    batch: ranges.PositiveInt = 64
     tune: bool = True
 
     def __post_init__(self):
-        for name in ("count", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         types.check_seed(self.seed, count=self.count)
         if not self.out.endswith(".npz"):
             raise ValueError(f"out={self.out}: must end with .npz")

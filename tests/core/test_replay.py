@@ -307,7 +307,7 @@ def test_refuses_what_cannot_work():
         replay.Replay(capacity=20, n_step=0)
     with pytest.raises(ValueError, match=r"alpha=1\.5"):
         replay.Prioritized(alpha=1.5)
-    with pytest.raises(ValueError, match=r"anneal=0: must be at least 1 update"):
+    with pytest.raises(ValueError, match=r"anneal=0: must be at least 1; beta=1 has the full"):
         replay.Prioritized(anneal=0)
     with pytest.raises(ValueError, match=r"floor=-1: must be at least 0"):
         replay.Prioritized(floor=-1)

@@ -293,7 +293,7 @@ def test_no_login_is_needed_nor_asked_for(tmp_path, monkeypatch):
 def test_settings_out_of_range_are_refused_by_name():
     with pytest.raises(ValueError, match="mode=on: must be offline or online"):
         tracking.Wandb(mode="on")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="finish_seconds=0: must be more than 0"):
+    with pytest.raises(ValueError, match="finish_seconds=0: must be greater than 0"):
         tracking.Wandb(finish_seconds=0)
 
 

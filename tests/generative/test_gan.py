@@ -345,7 +345,7 @@ def test_one_device_equals_eight():
 def test_refuses_what_cannot_work():
     batch = points(8)
     for make, message in [
-        (lambda: learner(budget=0), "budget=0: must be at least 1 image"),
+        (lambda: learner(budget=0), "budget=0: must be at least 1"),
         (lambda: learner(conditional=True, classes=0), "conditional=true: these images have no labels"),
         (lambda: learner().init(jax.random.key(0), batch), r"a batch of shape \(8, 2, 1, 1\).*source\.batches=1"),
         (lambda: learner().sample({}, jnp.arange(2), sampler="heun"), "sampler=heun: a GAN draws in one step"),

@@ -10,7 +10,7 @@ import pytest
 
 from core import stopping
 from experiments import runs, training
-from experiments.config import build, command_line, saved
+from experiments.config import build, command_line, overrides, saved
 
 EXPERIMENTS = sorted(
     file.relative_to(command_line.CONF / "experiment").with_suffix("").as_posix()
@@ -216,6 +216,38 @@ def test_help_is_a_page(start, capsys: pytest.CaptureFixture):
     assert left.value.code in (0, None)
     for part in ("learner: autoencoder, beta_vae", "experiment/dqn: atari", "budget ", "-m seed=0,1,2", "resume="):
         assert part in page
+
+
+OPTIONS = {
+    "a=1 -m b=1,2": ["a=1", "b=1,2"],
+    "-m a=1": ["a=1"],
+    "a=1 --multirun": ["a=1"],
+    "--help a=1": ["a=1"],
+    "a=1 -h": ["a=1"],
+    "--cfg job a=1": ["a=1"],
+    "a=1 --cfg job --resolve ~b": ["a=1", "~b"],
+    "-c hydra -p x.y +a=1 ++b=[1,2] ~c=3 --run": ["+a=1", "++b=[1,2]", "~c=3"],
+    "--config-name=other a@b=--c -i defaults-tree d/e=f": ["a@b=--c", "d/e=f"],
+    "-cn other --config-dir /x/y a=1 --info all": ["a=1"],
+}
+
+
+@pytest.mark.parametrize("line", OPTIONS)
+def test_overrides_are_told_from_options_as_hydra_tells_them(line: str):
+    found = overrides.among(line.split())
+    assert found == OPTIONS[line]
+    utils = pytest.importorskip("hydra._internal.utils", exc_type=ImportError)  # private: asked here alone
+    parsed = utils.get_args_parser().parse_intermixed_args(line.split())
+    assert (found, overrides.multirun(line.split())) == (parsed.overrides, parsed.multirun)
+
+
+@pytest.mark.parametrize("typed", [("seed=1", "seeed"), ("seeed", "seed=1"), ("seed=1", "--seed=2")])
+def test_what_is_neither_override_nor_option_is_told(start, capsys: pytest.CaptureFixture, typed: tuple[str, ...]):
+    with pytest.raises(SystemExit) as left:
+        start(*typed)
+    assert left.value.code == command_line.EXIT_MISTAKE
+    told = capsys.readouterr().err
+    assert "seeed: not understood; write key=value" in told or "unrecognized arguments: --seed=2" in told
 
 
 # Run folders

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments import runs, training
-from experiments.config import build, command_line, resume, saved
+from experiments.config import build, command_line, fitting, resume, saved
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_a_learning_rate_that_had_come_to_its_end_goes_on_as_of_the_longer_run(c
 )
 def test_numbers_made_from_the_budget_are_made_anew(typed: list[str], before: dict[str, int], after: dict[str, int]):
     def values(settings: command_line.Config) -> dict[str, Any]:
-        return {key: resume._get(settings, resume._split(key)) for key in before}
+        return {key: fitting.value_at(settings, resume._split(key)) for key in before}
 
     first = start(*typed, "hydra.run.dir=run")
     assert " ".join(typed) in Path("run/config.yaml").read_text().partition("\n")[0]

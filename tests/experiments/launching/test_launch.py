@@ -148,7 +148,7 @@ def test_what_is_slurms_and_what_the_trainings():
         (["tasks_per_node=gpus"], "tasks_per_node=gpus: gpus_per_node must say how many"),
         (["tasks_per_node=4", "cpus_per_task=17"], "cpus_per_task=17: partition gpu has 16 at most for each of 4 proc"),
         (["-m", "seed=range(0,1002)"], "1002 runs: an array of this Slurm has 1001 at most (MaxArraySize); several"),
-        (["gpu_memory=0"], "gpu_memory=0: must be more than 0, or null"),
+        (["gpu_memory=0"], "gpu_memory=0: must be greater than 0, or null"),
         (["environment.a-b=2"], "environment=a-b: is no name of a variable"),
         (["resume=nowhere"], "nowhere: no run here"),
         (["status=nowhere"], "status=nowhere: nothing was launched here"),
