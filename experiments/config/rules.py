@@ -57,7 +57,7 @@ def settle(config: DictConfig, *, hydra: Any, typed: Sequence[str]) -> str | Non
             if name in own or name in made.optimizer.rule:
                 rule[name] = own[name] if name in own else made.optimizer.rule[name]
     left = ", ".join(f"optimizer.rule.{name}" for name in foreign)
-    return f"optimizer={chosen} keeps its own {left}: the experiment's are for {', '.join(sorted({*foreign.values()}))}"
+    return f"optimizer={chosen}: {left} of the experiment are for {', '.join(sorted({*foreign.values()}))} and left out"
 
 
 def _folders(hydra: Any) -> list[Path]:

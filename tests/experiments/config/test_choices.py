@@ -87,8 +87,8 @@ def test_numbers_of_a_rule_that_are_left_out_are_told(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train", "experiment=classifier/mlp", "optimizer=adam"])
     command_line.main(lambda settings, folder: build.check(settings))
-    line = "optimizer=adam keeps its own optimizer.rule.decay, optimizer.rule.eps, optimizer.rule.centered: the"
-    assert f"{line} experiment's are for rmsprop\n" in capsys.readouterr().out
+    line = "optimizer=adam: optimizer.rule.decay, optimizer.rule.eps, optimizer.rule.centered of the experiment are for"
+    assert f"{line} rmsprop and left out\n" in capsys.readouterr().out
 
 
 # A recipe is read in two files
