@@ -77,10 +77,16 @@ def test_every_command_is_one_of_ours():
         assert target in targets
 
 
-def test_the_yaml_shown_is_the_file():
+def test_the_yaml_shown_is_a_learner(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    bootstrap = write_example(tmp_path, monkeypatch)
+    (tmp_path / "mine/conf/learner").mkdir(parents=True)
     shown = next(block for language, block in BLOCKS if language == "yaml")
-    file = (ROOT / "conf/learner/double_dqn.yaml").read_text()
-    assert shown.strip() == "\n".join(line for line in file.splitlines() if not line.startswith("#")).strip()
+    (tmp_path / "mine/conf/learner/mixed.yaml").write_text(shown)
+    typed = [f"hydra.searchpath=[file://{tmp_path}/mine/conf]", "experiment=dqn/cartpole", "learner=mixed"]
+    settings = command_line.compose(*typed)
+    assert build.check(settings).arguments["learner"].arguments["bootstrap"] is bootstrap
+    double = command_line.compose("experiment=dqn/cartpole", "learner=double_dqn")["learner"]
+    assert settings["learner"] == double | {"bootstrap": "mine.td.mixed_bootstrap"}
 
 
 def test_the_python_example_runs(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):

@@ -23,7 +23,7 @@ from hydra.core import global_hydra, hydra_config
 from omegaconf import DictConfig, OmegaConf
 from omegaconf import errors as omegaconf_errors
 
-from experiments.config import build, fitting, mistakes, overrides, resume
+from experiments.config import build, fitting, mistakes, overrides, resume, rules
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXIT_MISTAKE = 2
@@ -102,6 +102,7 @@ def compose(*overrides: str, name: str = "train", fits: bool = False) -> Config:
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(**mistakes.BASE, config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
         with _current(config):
+            rules.settle(config, hydra=config.hydra, typed=overrides)
             if fits and not config.get("resume"):
                 _fits(config, choices=config.hydra.runtime.choices, typed=overrides)
             return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
@@ -184,8 +185,9 @@ def _job(task: Callable[[Config, Path], Any], failures: list[Failure], *, raisin
         if sweep:
             print(f"job {settings.job.num}: {' '.join(typed)} in {folder}", flush=True)
         try:
+            left = rules.settle(config, hydra=settings, typed=typed)
             if not config.get("resume"):
-                for line in _fits(config, choices=settings.runtime.choices, typed=typed):
+                for line in [left] * bool(left) + _fits(config, choices=settings.runtime.choices, typed=typed):
                     print(line, flush=True)
             plain = resolved(config)
             if plain.get("resume"):

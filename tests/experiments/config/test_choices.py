@@ -2,9 +2,12 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from core.images import stream
 from experiments import training
@@ -33,6 +36,7 @@ FRAMES = "source.path=frames.npz"
         "experiment=gan/wgan_gp optimizer=rmsprop",
         "experiment=classifier/resnet optimizer=rmsprop",
         "experiment=classifier/mlp optimizer=adamw",
+        "experiment=dqn/pong optimizer=rmsprop",
         "experiment=vae/autoencoder learner/likelihood=bernoulli",
         "experiment=dqn/demo learner=double_dqn network=impala",
     ],
@@ -48,6 +52,9 @@ def test_an_experiment_sets_nothing_that_another_choice_of_the_group_has_not(typ
     # What the file says came through, whatever the experiment had chosen.
     targets = re.findall(r"^ *_target_: (\S+)$", FILES[f"{group}/{name}.yaml"].read_text(), re.MULTILINE)
     assert targets and all(target in str(node) for target in targets)
+    if group == "optimizer":
+        assert node["rule"] == command_line.compose(choice)["optimizer"]["rule"]
+        assert node["learning_rate"] == command_line.compose(*rest)["optimizer"]["learning_rate"]
 
 
 def test_an_optimiser_that_wants_to_know_how_far_a_run_is_is_refused_where_nobody_says():
@@ -56,6 +63,78 @@ def test_an_optimiser_that_wants_to_know_how_far_a_run_is_is_refused_where_nobod
         with pytest.raises(build.ConfigError, match=r"^optimizer: \w+ does not tell .*'progress'.* optimizer=adam"):
             build.check(settings)
     build.check(command_line.compose("experiment=gan/fashion_mnist", "optimizer.clip_norm=1"))
+
+
+def test_numbers_of_a_rule_hold_for_the_optimiser_that_the_experiment_names(tmp_path: Path):
+    rule = lambda *typed: command_line.compose(*typed)["optimizer"]["rule"]
+    recipe, own = rule("experiment=diffusion/edm_unet"), rule("optimizer=rmsprop")
+    assert (recipe["b1"], recipe["weight_decay"]) == (0.95, 1e-3)
+    assert rule("experiment=diffusion/edm_unet", "optimizer=adamw") == recipe
+    typed = ("experiment=diffusion/edm_unet", "optimizer=rmsprop")
+    assert rule(*typed) == own and rule(*typed, "optimizer.rule.decay=0.5") == own | {"decay": 0.5}
+    with pytest.raises(build.ConfigError, match=r"^optimizer\.rule\.b1: no such key"):
+        build.check(command_line.compose(*typed, "optimizer.rule.b1=0.5"))
+    # An experiment on top of another one, with an optimiser of its own.
+    (tmp_path / "experiment").mkdir()
+    lines = ["defaults: [diffusion/edm_unet, override /optimizer: adam, _self_]", "optimizer: {rule: {b1: 0.8}}", ""]
+    (tmp_path / "experiment/mine.yaml").write_text("\n".join(["# @package _global_", *lines]))
+    mine = (f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    assert rule(*mine) == rule("optimizer=adam") | {"b1": 0.8}
+    assert rule(*mine, "optimizer=adamw") == recipe
+
+
+def test_numbers_of_a_rule_that_are_left_out_are_told(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", "experiment=classifier/mlp", "optimizer=adam"])
+    command_line.main(lambda settings, folder: build.check(settings))
+    line = "optimizer=adam: optimizer.rule.decay, optimizer.rule.eps, optimizer.rule.centered of the experiment are for"
+    assert f"{line} rmsprop and left out\n" in capsys.readouterr().out
+
+
+# A recipe is read in two files
+
+
+def content(file: str) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.load(FILES[file]), resolve=False)  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "custom"])
+def test_a_recipe_is_an_experiment_and_its_learner(experiment: str):
+    recipe = content(f"experiment/{experiment}.yaml")
+    if "dqn/atari" in recipe["defaults"]:  # a game: the same hyperparameters
+        assert recipe["defaults"] == ["dqn/atari", "_self_"]
+        assert recipe.keys() == {"defaults", "budget", "source"} and recipe["source"].keys() == {"game"}
+        recipe = content("experiment/dqn/atari.yaml")
+    chosen = {key.removeprefix("override /"): choice for entry in recipe["defaults"] for key, choice in entry.items()}
+    assert len(chosen) == len(recipe["defaults"]) and {"network", "optimizer", "source", "learner"} <= chosen.keys()
+    # The learner begins from no other one: what it takes from elsewhere are parts.
+    for entry in content(f"learner/{chosen['learner']}.yaml").get("defaults", ["_self_"]):
+        assert entry == "_self_" or re.fullmatch(
+            r"noise|weighting|likelihood|objective|/sampler@_global_.sampler", *entry
+        )
+    # All numbers of the optimiser's rule are the recipe's own.
+    rule = command_line.compose(f"experiment={experiment}")["optimizer"]["rule"]
+    assert {key for key in rule if not key.startswith("_")} == recipe["optimizer"]["rule"].keys()
+    assert "budget" in recipe
+
+
+def test_optimisers_networks_and_parts_of_learners_are_read_in_one_file():
+    for file in FILES:
+        if re.match(r"(optimizer|network|sampler|learner/\w+)/", file):
+            assert "defaults" not in content(file), file
+
+
+# What the READMEs of the groups say
+
+
+@pytest.mark.parametrize("group", sorted(command_line.GROUPS - {"hydra"}))
+def test_a_groups_readme_names_its_choices(group: str):
+    text = (command_line.CONF / group / "README.md").read_text()
+    named = re.findall(r"^\| `([\w/]+)` \|", text, re.MULTILINE)
+    choices = [file.removeprefix(f"{group}/").removesuffix(".yaml") for file in FILES if file.startswith(f"{group}/")]
+    assert sorted(named) == sorted(choices)
+    for other, choice in re.findall(r"`(\w+)=(\w[\w/]*)", text):  # experiment=gan/dcgan, say
+        assert other not in command_line.GROUPS or choice == "mine" or f"{other}/{choice}.yaml" in FILES
 
 
 # What comments say
@@ -116,7 +195,7 @@ OVERRIDES = [  # file, where it is typed, what its comment gives
     ("learner/vae.yaml", "experiment=vae/fashion_mnist", "learner/objective=iwae"),
     ("learner/r3gan.yaml", "experiment=gan/dcgan learner=r3gan", "optimizer=adam_cosine"),
     ("learner/dcgan.yaml", "experiment=gan/fashion_mnist learner=dcgan", "network=dcgan"),
-    ("learner/dcgan.yaml", "experiment=gan/fashion_mnist learner=dcgan", "optimizer=adam_dcgan"),
+    ("learner/dcgan.yaml", "experiment=gan/fashion_mnist learner=dcgan optimizer=adam", "++optimizer.rule.b1=0.5"),
     ("learner/wgan_gp.yaml", "experiment=gan/fashion_mnist learner=wgan_gp", "source.batches=5"),
     (
         "sampler/heun.yaml",

@@ -103,7 +103,7 @@ ADDED = "not in this config; + adds it: "
         ),
         (
             ["sampler=heun"],
-            "sampler=heun: the learner chosen has no sampler; those of ddpm, edm, flow, v_diffusion have",
+            "sampler=heun: the learner chosen has no sampler; those of ddpm, ddpm_cosine, edm, edm_frames, flow, v_",
         ),
         (["~optimizer.foo"], "optimizer.foo: no such key; optimizer has rule, learning_rate, clip_norm"),
         (["~source.gam"], "source.gam: no such key; did you mean source.game?"),

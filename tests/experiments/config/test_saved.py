@@ -38,7 +38,7 @@ def test_a_run_says_what_was_chosen_of_each_group(tmp_path: Path):
         "learner/weighting": "min_snr",
         "mesh": "data",
         "network": "dit_small",
-        "optimizer": "adamw_dit",
+        "optimizer": "adamw",
         "sampler": "heun",
         "source": "fashion_mnist",
         "tracker": "none",
