@@ -14,9 +14,9 @@ import warnings
 from typing import Any
 
 import jax
-import pytest
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from core.checkpoints import checkpoint
 
