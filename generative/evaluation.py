@@ -36,7 +36,7 @@ class Samples:
 
     data: datasets.Recipe | None = None
     every: ranges.PositiveInt = 500_000  # images of training between two evaluations
-    count: int = 100
+    count: ranges.PositiveInt = 100
     seed: int = 0
     batch: ranges.PositiveInt = 100
     sampler: Any = None  # of a diffusion model; None: its own

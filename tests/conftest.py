@@ -35,7 +35,7 @@ def _wandb_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Compiling takes most of a test's time. Programs are compiled with little care, and kept in this folder.
 
     That holds for all tests and for the processes that they start. A test that looks at a program
@@ -43,7 +43,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """
     folder = tmp_path_factory.mktemp("cache")
     os.environ["XDG_CACHE_HOME"] = str(folder)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    jax.config.update("jax_disable_most_optimizations", True)
+    if request.config.option.markexpr != "slow":  # those train long enough to deserve it
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
     platform.cache()
     return folder

@@ -34,6 +34,11 @@ from core import mesh as meshes
 from core import ranges, types
 
 _ANY = (Any, inspect.Parameter.empty)
+_MOVED = {
+    "core.data.": "core.images.stream.",
+    "core.datasets.": "core.images.datasets.",
+    "experiments.judges.": "experiments.evaluation.classifiers.",
+}
 _OUTSIDE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
@@ -73,6 +78,7 @@ class Run:
     network: Any = None  # as the learner has it: here so that a mistake is told under the key it was typed with
     optimizer: Any = None  # likewise
     sampler: Any = None  # likewise
+    rules: Any = None  # an optimiser's numbers by its choice, which that choice refers to
     source: Any
     learner: Any
     evaluators: Mapping[str, types.Evaluator]
@@ -232,6 +238,11 @@ def _require(annotation: Any, value: Any, key: str) -> Any:
         return value  # an annotation that pydantic cannot read: left to the target
 
 
+def today(path: str) -> str:
+    """Where an object of an earlier version lies now, by the beginning of its name."""
+    return next((path.replace(before, now, 1) for before, now in _MOVED.items() if path.startswith(before)), path)
+
+
 def _lookup(path: str, key: str) -> Any:
     """The object at `package.module.name`."""
     if not isinstance(path, str) or "." not in path:
@@ -240,7 +251,8 @@ def _lookup(path: str, key: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise ConfigError(key, f"={path}: {error}") from error
+        moved = f"; it is {today(path)} now" if today(path) != path else ""
+        raise ConfigError(key, f"={path}: {error}{moved}") from error
     except AttributeError:
         public = [name for name in dir(importlib.import_module(module)) if not name.startswith("_")]
         close = difflib.get_close_matches(name, public, n=3) or public

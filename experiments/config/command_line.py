@@ -23,7 +23,7 @@ from hydra.core import global_hydra, hydra_config
 from omegaconf import DictConfig, OmegaConf
 from omegaconf import errors as omegaconf_errors
 
-from experiments.config import build, fitting, mistakes, overrides, resume, rules
+from experiments.config import build, fitting, mistakes, overrides, resume
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXIT_MISTAKE = 2
@@ -102,7 +102,6 @@ def compose(*overrides: str, name: str = "train", fits: bool = False) -> Config:
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(**mistakes.BASE, config_dir=str(CONF)):
         config = hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
         with _current(config):
-            rules.settle(config, hydra=config.hydra, typed=overrides)
             if fits and not config.get("resume"):
                 _fits(config, choices=config.hydra.runtime.choices, typed=overrides)
             return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
@@ -130,11 +129,12 @@ def _fits(config: DictConfig, *, choices: Mapping[str, Any], typed: Sequence[str
     raw: Any = OmegaConf.to_container(config, resolve=False)
     fitting.check_single(overrides.chosen_lists(), GROUPS)
     fitting.check(raw, choices=choices, typed=typed)
+    lines = list(fitting.unused_rules(raw, choices.get("optimizer")))
     path = CONF / "learner" / f"{choices.get('learner')}.yaml"
-    if not path.is_file() or not path.read_text().startswith("# @package _global_"):
-        return []  # it sets nothing but the learner
-    content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    return list(fitting.overruled(raw, path.stem, content, experiment=str(choices.get("experiment")), typed=typed))
+    if path.is_file() and path.read_text().startswith("# @package _global_"):  # which sets more than the learner
+        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        lines += fitting.overruled(raw, path.stem, content, experiment=str(choices.get("experiment")), typed=typed)
+    return lines
 
 
 def resolved(config: DictConfig) -> Config:
@@ -185,9 +185,8 @@ def _job(task: Callable[[Config, Path], Any], failures: list[Failure], *, raisin
         if sweep:
             print(f"job {settings.job.num}: {' '.join(typed)} in {folder}", flush=True)
         try:
-            left = rules.settle(config, hydra=settings, typed=typed)
             if not config.get("resume"):
-                for line in [left] * bool(left) + _fits(config, choices=settings.runtime.choices, typed=typed):
+                for line in _fits(config, choices=settings.runtime.choices, typed=typed):
                     print(line, flush=True)
             plain = resolved(config)
             if plain.get("resume"):

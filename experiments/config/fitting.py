@@ -73,6 +73,14 @@ def value_at(node: Any, key: Iterable[str | int]) -> Any:
     return node
 
 
+def unused_rules(raw: Mapping[str, Any], optimizer: Any) -> Iterator[str]:
+    """A line on the numbers of each optimiser's rule that are given and not those of the optimiser that was chosen."""
+    others = {name: node for name, node in raw.items() if name != "rules"}
+    for name in raw.get("rules") or ():
+        if not _referred(others, f"rules.{name}"):
+            yield f"rules.{name}: not used, as optimizer={optimizer} has numbers of its own"
+
+
 def _check_kinds(raw: Mapping[str, Any], choices: Mapping[str, Any], given: Sequence[str]) -> None:
     parts = {f"{group}={choices.get(group)}": raw.get(group) for group in _OF_A_KIND}
     judged = raw.get("evaluators") or {}
@@ -117,7 +125,7 @@ def _unused(raw: Mapping[str, Any], key: str) -> str | None:
     others = {name: node for name, node in raw.items() if name != group}
     if group in _SHARED and raw.get(group) is not None and not _referred(others, group):
         return f"the learner has no {group}, or one of its own"
-    return None
+    return f"no other setting refers to {key}" if group == "rules" and not _referred(others, key) else None
 
 
 def _referred(node: Any, key: str) -> bool:

@@ -13,7 +13,7 @@ from hydra.core.override_parser import overrides_parser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf import errors as omegaconf_errors
 
-from experiments.config import build, fitting, rules
+from experiments.config import build, fitting
 
 # Which version's defaults hold. Hydra 1.3 warns without it, 1.4 warns of it; what 1.4 does by default is what 1.3 does.
 BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -138,7 +138,6 @@ def _compose_what_fits(overrides: Sequence[str], *, conf: Path, name: str) -> Di
                 kept.append(override)
             except errors.CompactHydraException:
                 continue
-        rules.settle(config, hydra=config.hydra, typed=kept)
     return config
 
 

@@ -13,10 +13,14 @@ from omegaconf import OmegaConf
 
 from experiments.config import build
 
+# Hydra's options that take a value.
+_VALUED = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
+
 
 def among(arguments: Sequence[str]) -> list[str]:
     """The overrides, wherever they stand: no options (`-m`, `--help`) and none of their values (`--cfg job`)."""
-    return [each for each in arguments if not each.startswith("-") and ("=" in each or each.startswith("~"))]
+    free = [each for before, each in zip(("", *arguments), arguments, strict=False) if before not in _VALUED]
+    return [each for each in free if not each.startswith("-") and ("=" in each or each.startswith("~"))]
 
 
 def multirun(arguments: Sequence[str]) -> bool:

@@ -16,13 +16,6 @@ FILE = "config.yaml"  # in a run's folder
 # Keys whose values are places, where something lies there.
 _PLACES = re.compile(r"(\w+_)?(path|folder|file|directory|dir|root|run)|init_from")
 
-# Where the objects of earlier versions lie today, by the beginnings of their names.
-_MOVED = {
-    "core.data.": "core.images.stream.",
-    "core.datasets.": "core.images.datasets.",
-    "experiments.judges.": "experiments.evaluation.classifiers.",
-}
-
 
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
     """Writes `config.yaml`, atomically, with the commands so far above it and the `protocol` below.
@@ -74,10 +67,7 @@ def nodes(value: Any) -> list[dict[str, Any]]:
 def _renamed(config: dict[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
     """What earlier versions called otherwise, and the classes that the run began with, in their order."""
     for node in nodes(config):
-        for key, value in node.items():
-            for before, now in _MOVED.items() if isinstance(value, str) else ():
-                if value.startswith(before):
-                    node[key] = value.replace(before, now, 1)
+        node |= {key: build.today(value) for key, value in node.items() if isinstance(value, str)}
     names = protocol.get("data", {}).get("provenance", {}).get("class_names")
     for node in nodes(config):
         if names and node.get("_target_") == "core.images.datasets.ImageFolder":

@@ -19,6 +19,9 @@ COLUMNS = 10  # of each family's images, two rows
 
 def task(settings: command_line.Config, folder: Path) -> None:
     """Trains in `folder`/<family> and draws `samples.png`. A Ctrl-C ends it, with a checkpoint of the model in hand."""
+    if settings["resume"]:
+        remedy = f"experiments.train resume={settings['resume']} goes on with one run"
+        raise build.ConfigError("resume", f"={settings['resume']}: the demo trains three runs anew; {remedy}")
     began = time.monotonic()
     typed = [line for line in overrides.typed() if not line.startswith("experiment=")]
     print(_opening(settings), flush=True)

@@ -1,4 +1,4 @@
-"""Runs on a real Slurm: how they begin, how they are ended from outside, and how they go on. `make test-slurm`."""
+"""Runs on a real Slurm: how they begin, how they are ended from outside, and how they go on. `make test-all`."""
 
 import json
 import os

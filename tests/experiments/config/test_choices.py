@@ -65,30 +65,37 @@ def test_an_optimiser_that_wants_to_know_how_far_a_run_is_is_refused_where_nobod
     build.check(command_line.compose("experiment=gan/fashion_mnist", "optimizer.clip_norm=1"))
 
 
-def test_numbers_of_a_rule_hold_for_the_optimiser_that_the_experiment_names(tmp_path: Path):
+def test_an_experiments_rules_are_those_of_the_optimiser_that_they_name(tmp_path: Path):
     rule = lambda *typed: command_line.compose(*typed)["optimizer"]["rule"]
     recipe, own = rule("experiment=diffusion/edm_unet"), rule("optimizer=rmsprop")
     assert (recipe["b1"], recipe["weight_decay"]) == (0.95, 1e-3)
     assert rule("experiment=diffusion/edm_unet", "optimizer=adamw") == recipe
     typed = ("experiment=diffusion/edm_unet", "optimizer=rmsprop")
     assert rule(*typed) == own and rule(*typed, "optimizer.rule.decay=0.5") == own | {"decay": 0.5}
-    with pytest.raises(build.ConfigError, match=r"^optimizer\.rule\.b1: no such key"):
-        build.check(command_line.compose(*typed, "optimizer.rule.b1=0.5"))
+    build.check(command_line.compose(*typed))
+    with pytest.raises(build.ConfigError, match=r"^rules\.adamw\.b1: nothing uses it, as no other"):
+        command_line.compose(*typed, "rules.adamw.b1=0.5", fits=True)
+    assert rule("experiment=diffusion/edm_unet", "rules.adamw.b1=0.5") == recipe | {"b1": 0.5}
     # An experiment on top of another one, with an optimiser of its own.
     (tmp_path / "experiment").mkdir()
-    lines = ["defaults: [diffusion/edm_unet, override /optimizer: adam, _self_]", "optimizer: {rule: {b1: 0.8}}", ""]
+    lines = ["defaults: [diffusion/edm_unet, override /optimizer: adam, _self_]", "rules: {adam: {b1: 0.8}}", ""]
     (tmp_path / "experiment/mine.yaml").write_text("\n".join(["# @package _global_", *lines]))
     mine = (f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
     assert rule(*mine) == rule("optimizer=adam") | {"b1": 0.8}
     assert rule(*mine, "optimizer=adamw") == recipe
 
 
-def test_numbers_of_a_rule_that_are_left_out_are_told(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+def test_numbers_of_another_optimiser_are_told(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", "experiment=classifier/mlp", "optimizer=adam"])
-    command_line.main(lambda settings, folder: build.check(settings))
-    line = "optimizer=adam: optimizer.rule.decay, optimizer.rule.eps, optimizer.rule.centered of the experiment are for"
-    assert f"{line} rmsprop and left out\n" in capsys.readouterr().out
+    (tmp_path / "conf/optimizer").mkdir(parents=True)
+    mine = "_target_: core.optim.optimizer\nrule: {_target_: optax.sgd, _partial_: true}\nlearning_rate: 0.1\n"
+    (tmp_path / "conf/optimizer/mine.yaml").write_text(mine)
+    path = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    for typed in (["optimizer=adam"], ["optimizer=mine", path]):
+        monkeypatch.setattr(sys, "argv", ["train", "experiment=classifier/mlp", *typed])
+        command_line.main(lambda settings, folder: build.check(settings))
+        line = f"rules.rmsprop: not used, as {typed[0]} has numbers of its own\n"
+        assert line in capsys.readouterr().out
 
 
 # A recipe is read in two files
@@ -112,9 +119,7 @@ def test_a_recipe_is_an_experiment_and_its_learner(experiment: str):
         assert entry == "_self_" or re.fullmatch(
             r"noise|weighting|likelihood|objective|/sampler@_global_.sampler", *entry
         )
-    # All numbers of the optimiser's rule are the recipe's own.
-    rule = command_line.compose(f"experiment={experiment}")["optimizer"]["rule"]
-    assert {key for key in rule if not key.startswith("_")} == recipe["optimizer"]["rule"].keys()
+    assert recipe["rules"].keys() == {chosen["optimizer"]}  # the optimiser's numbers are the recipe's own
     assert "budget" in recipe
 
 
@@ -195,7 +200,6 @@ OVERRIDES = [  # file, where it is typed, what its comment gives
     ("learner/vae.yaml", "experiment=vae/fashion_mnist", "learner/objective=iwae"),
     ("learner/r3gan.yaml", "experiment=gan/dcgan learner=r3gan", "optimizer=adam_cosine"),
     ("learner/dcgan.yaml", "experiment=gan/fashion_mnist learner=dcgan", "network=dcgan"),
-    ("learner/dcgan.yaml", "experiment=gan/fashion_mnist learner=dcgan optimizer=adam", "++optimizer.rule.b1=0.5"),
     ("learner/wgan_gp.yaml", "experiment=gan/fashion_mnist learner=wgan_gp", "source.batches=5"),
     (
         "sampler/heun.yaml",

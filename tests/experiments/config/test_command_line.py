@@ -114,7 +114,8 @@ def test_the_default_is_natures_dqn():
     assert (source["sticky"], source["environments"]["life_terminal"], source["environments"]["noop_max"]) == (0, 1, 30)
     assert settings["evaluators"]["episodes"]["epsilon"] == 0.05
     unnamed, named = command_line.compose("name=x"), command_line.compose("name=x", "experiment=dqn/nature")
-    assert unnamed | {"choices": None} == named | {"choices": None}
+    told = {"choices": None, "rules": None}
+    assert unnamed | told == named | told
 
 
 def test_presets_change_what_they_name():
@@ -229,6 +230,7 @@ OPTIONS = {
     "-c hydra -p x.y +a=1 ++b=[1,2] ~c=3 --run": ["+a=1", "++b=[1,2]", "~c=3"],
     "--config-name=other a@b=--c -i defaults-tree d/e=f": ["a@b=--c", "d/e=f"],
     "-cn other --config-dir /x/y a=1 --info all": ["a=1"],
+    "--config-dir /x/seed=1/y a=1 -p u=v": ["a=1"],
 }
 
 

@@ -28,6 +28,12 @@ def test_runs_of_earlier_versions_are_read_with_the_names_of_today(tmp_path: Pat
     build.plan(saved.load(tmp_path)["source"], "source")
 
 
+def test_an_object_that_has_moved_is_told():
+    judge = {"_target_": "experiments.judges.Judge", "run": "runs/classifier"}
+    with pytest.raises(build.ConfigError, match=r"it is experiments\.evaluation\.classifiers\.Judge now"):
+        build.plan(judge, "features")
+
+
 def test_a_run_says_what_was_chosen_of_each_group(tmp_path: Path):
     settings = command_line.compose("experiment=diffusion/fashion_mnist", "learner/weighting=min_snr", "tracker=none")
     assert settings["choices"] == {
