@@ -14,7 +14,7 @@ from experiments.config import build, saved
 # Settings that say where a run lies, what it leaves behind and how it is shown, but not what is learned.
 _APART = re.compile(
     r"(seed|name|resume|tune|profile|log_every|tracker|mesh|follows|choices|checkpoint|provenance)(\..*)?"
-    r"|.*\._(local|partial|off)_"
+    r"|.*\.(seed|_local_|_partial_|_off_)"
 )
 ORIGIN = "provenance"  # of keys that are no settings: `provenance.git.revision`
 _DATA = re.compile(r"source\.(data|path|folder)(\..*)?|evaluators\.\w+\.data(\..*)?")  # which images: the task
@@ -33,7 +33,7 @@ class Difference:
 
 
 def settings(run: reading.Run) -> dict[str, Any]:
-    """Every setting under its dotted key; places by their last part, and none that only repeats the seed."""
+    """Every setting under its dotted key, places by their last part; and where it came from, below `provenance`."""
     flat = flatten({name: value for name, value in run.config.items() if name != "choices"})
     choices = run.config.get("choices")
     flat |= {f"choices.{name}": value for name, value in (choices if isinstance(choices, dict) else {}).items()}
@@ -71,7 +71,7 @@ class Table:
         """What differs between the runs in what they learn and on what, seeds and bookkeeping apart."""
         found: dict[tuple[str, ...], Difference] = {}
         for key in self.keys:
-            if _APART.fullmatch(key) or self._is_seed(key):
+            if _APART.fullmatch(key):
                 continue
             names = self._names(key)
             if len(set(names)) > 1:
@@ -124,12 +124,6 @@ class Table:
         """For each run its class: runs of one class have the same values of all keys."""
         columns = [self._names(key) for key in keys]
         return [tuple(column[number] for column in columns) for number in range(len(self.runs))]
-
-    def _is_seed(self, key: str) -> bool:
-        """Whether it repeats the run's seed, `source.seed` say."""
-        if key.rpartition(".")[2] != "seed":
-            return False
-        return all(own.get(key) == run.seed for own, run in zip(self._settings, self.runs, strict=True))
 
     def _is_task(self, key: str) -> bool:
         """Whether it says in every run which task that is on."""

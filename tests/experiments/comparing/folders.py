@@ -21,10 +21,10 @@ def write(
     config: Mapping[str, Any],
     values: Sequence[float | None] | Mapping[str, Sequence[float | None]],
     *,
-    protocol: Mapping[str, Any] | None = None,
-    every: int = 100,
-    unit: str = "frames",
-    origin: Mapping[str, Any] | None = None,
+    protocol: Any = None,
+    every: Any = 100,
+    unit: Any = "frames",
+    origin: Any = None,
     **changes: Any,
 ) -> pathlib.Path:
     """A run of budget `every` × rows (unless `changes` says another), with these values of its metrics in its rows.
