@@ -18,7 +18,8 @@ _APART = re.compile(
 )
 ORIGIN = "provenance"  # of keys that are no settings: `provenance.git.revision`
 _DATA = re.compile(r"source\.(data|path|folder)(\..*)?|evaluators\.\w+\.data(\..*)?")  # which images: the task
-_NAMES = ("experiment", "tracker", "mesh", "debug")  # choices that name no part of what learns: the last labels tried
+# Choices in the order in which they are tried as labels: what learns, all others (None), what only goes with it.
+_LABELS = ("learner", "network", "optimizer", None, "evaluators", "experiment", "debug", "mesh", "tracker")
 
 Values = tuple[Any, ...]  # of one setting, a value for each run; None where a run has none
 
@@ -80,6 +81,11 @@ class Table:
                     found[names] = dataclasses.replace(first, also=(*first.also, key))
         return list(found.values())
 
+    def chosen(self) -> list[Difference]:
+        """What was chosen of groups, where that differs; runs of before that was saved differ in nothing."""
+        found = [Difference(key.removeprefix("choices."), self.values(key)) for key in self._choices()]
+        return [each for each in found if len({*map(canonical, each.values)} - {"null"}) > 1]
+
     def default_keys(self) -> list[str]:
         """The fewest keys that tell all runs apart which differ in more than seed and task.
 
@@ -87,9 +93,7 @@ class Table:
         """
         wanted = [each for each in self.differences() if not self._is_task(each.key)]
         whole = self._partition([each.key for each in wanted])
-        choices = [key for key in self.keys if key.startswith("choices.")]
-        choices.sort(key=lambda key: key.removeprefix("choices.") in _NAMES)
-        usable = [key for key in choices if _refines(whole, self._partition([key]))]
+        usable = [key for key in self._choices() if _refines(whole, self._partition([key]))]
         keys, classes = list[str](), 1
         for key in [*usable, *sorted((each.key for each in wanted), key=lambda key: key.count("."))]:
             if (finer := len(set(self._partition([*keys, key])))) > classes:
@@ -101,6 +105,11 @@ class Table:
         columns = {key: self._column(key) for key in keys}
         columns = {key: values for key, values in columns.items() if not self._is_task(key)}
         return [{key: values[number] for key, values in columns.items()} for number in range(len(self.runs))]
+
+    def _choices(self) -> list[str]:
+        place = lambda name: _LABELS.index(name if name in _LABELS else None)
+        names = [key.removeprefix("choices.") for key in self.keys if key.startswith("choices.")]
+        return [f"choices.{name}" for name in sorted(names, key=place)]
 
     def _column(self, key: str) -> Values:
         """A choice (`learner`), a setting (`source.game`), or all that differs below a node (`optimizer.schedule`)."""

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from slurm import status
 FAILURE = "error.txt"  # as `experiments.training` writes it: the reason is its first line
 RUNNING, DONE, FAILED, UNFINISHED = "running", "done", "failed", "unfinished"
 UNITS = ("frames", "images")
+_TRACES = {"metrics.jsonl", "checkpoints", FAILURE, "provenance.jsonl"}  # of a run, with or without its config.yaml
 QUIET = 600.0  # seconds without a row, or three times the longest wait between two, and a run counts as stopped
 
 
@@ -73,8 +74,7 @@ def find(patterns: Sequence[str], *, key: str) -> tuple[list[Path], list[LeftOut
 
     Raises build.ConfigError where a pattern names nothing.
     """
-    found: dict[Path, None] = {}
-    left_out = []
+    found: dict[Path, LeftOut | None] = {}
     for pattern in patterns:
         place = os.path.expanduser(pattern)
         places = [place] if os.path.exists(place) else sorted(glob.glob(place, recursive=True))
@@ -85,11 +85,9 @@ def find(patterns: Sequence[str], *, key: str) -> tuple[list[Path], list[LeftOut
             told = f"; {build.nearest(pattern, near)}" if near else ""
             raise build.ConfigError(key, f"={pattern}: no such folder{told}")
         for folder in folders:
-            inside = list(_runs(folder))
-            found |= dict.fromkeys(inside)
-            traces = [LeftOut(folder=each, reason=why) for each, why in _without_config(folder, inside)]
-            left_out += traces if inside or traces else [LeftOut(folder=folder, reason="no run in it")]
-    return list(found), list({each.folder: each for each in left_out}.values())
+            inside = dict(_inside(folder))
+            found |= inside or {folder: LeftOut(folder=folder, reason="no run in it")}
+    return [each for each, left in found.items() if left is None], [left for left in found.values() if left]
 
 
 def read(folder: Path, wanted: Sequence[str] | None) -> Run | LeftOut:
@@ -137,7 +135,7 @@ def _read(folder: Path, wanted: Sequence[str] | None) -> Run | LeftOut:
         reached=reached,
         state=state,
         reason=reason,
-        resumed=tuple(int(line.get("step") or 0) for line in attempts[1:]),
+        resumed=tuple(line["step"] for line in attempts[1:] if isinstance(line.get("step"), int)),
         origin=attempts[-1] if attempts else {},
         notes=tuple(note for note in [rows.problem] if note),
         digest=hashlib.sha256(raw).hexdigest(),
@@ -260,33 +258,28 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row is not None]
 
 
-def _runs(folder: Path) -> Iterable[Path]:
-    """`folder`, if it is a run, or all runs below it, sorted as people count."""
-    if (folder / saved.FILE).is_file():
-        yield folder
-        return
-    for place, inner, files in os.walk(folder):
+def _inside(folder: Path) -> Iterator[tuple[Path, LeftOut | None]]:
+    """`folder` if it is a run, or the runs below it, sorted as people count, and what was to be one and is none."""
+    seen = set[str]()  # real paths: links may lead in a circle
+    left_out: list[LeftOut] = []
+    unreadable = lambda error: left_out.append(LeftOut(folder=Path(error.filename), reason=str(error.strerror)))
+    for place, inner, files in os.walk(folder, followlinks=True, onerror=unreadable):
         inner.sort(key=lambda name: (len(name), name) if name.isdecimal() else (1_000, name))
-        if saved.FILE in files:
+        here, real = Path(place), os.path.realpath(place)
+        traces = {*inner, *files} & _TRACES
+        if real in seen or saved.FILE in files or traces:
             inner.clear()
-            yield Path(place)
-
-
-def _without_config(folder: Path, runs: Sequence[Path]) -> Iterable[tuple[Path, str]]:
-    """Folders in which a run was, or was to be, and that hold no config.yaml any more, or not yet."""
-    traces = ("metrics.jsonl", "checkpoints", FAILURE, "provenance.jsonl")
-    inside = set(runs)
-    for place, inner, files in os.walk(folder):
-        here = Path(place)
-        if here in inside:
-            inner.clear()
-        elif {*inner, *files} & {*traces}:
-            inner.clear()
-            told = f": {reason}" if (reason := _failure(here)) else ""
-            yield here, f"no config.yaml{told}"
+        if real not in seen:
+            if saved.FILE in files:
+                yield here, None
+            elif traces:
+                failure = _failure(here)
+                yield here, LeftOut(folder=here, reason="no config.yaml" + f": {failure}" * bool(failure))
+        seen.add(real)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        launch = json.loads((folder / "slurm" / "launch.json").read_text())
-        for member in launch["members"]:
+        for member in json.loads((folder / "slurm" / "launch.json").read_text())["members"]:
             here = folder / member["folder"]
-            if here not in inside and not any((here / name).exists() for name in traces):
-                yield here, f"has not begun{': ' * bool(told := _failure(here))}{told}"
+            if not any((here / name).exists() for name in (saved.FILE, *_TRACES)):
+                failure = _failure(here)
+                yield here, LeftOut(folder=here, reason="has not begun" + f": {failure}" * bool(failure))
+    yield from ((each.folder, each) for each in left_out)

@@ -25,7 +25,8 @@ class Report:
     tasks: tuple[str, ...]
     members: tuple[scoring.Member, ...]
     left_out: tuple[reading.LeftOut, ...]
-    differences: tuple[groups.Difference, ...]
+    chosen: tuple[groups.Difference, ...]  # the choices of groups (`learner`) that differ
+    differences: tuple[groups.Difference, ...]  # the settings that do
     environments: tuple[groups.Difference, ...]
     protocols: Mapping[str, Mapping[str, Any]]
     cells: tuple[scoring.Cell, ...]
@@ -65,6 +66,7 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         tasks=tuple(dict.fromkeys(member.task for member in members)),
         members=tuple(members),
         left_out=(*left_out, *copies),
+        chosen=in_order(table.chosen()),
         differences=in_order(table.differences()),
         environments=in_order(_environments(table)),
         protocols=known,

@@ -24,7 +24,7 @@ class Table:
         """The first rows, the title saying so where there are more."""
         if len(self.rows) <= count:
             return self
-        told = f"{self.title} (the first {count} of {len(self.rows)}: all are in {self.name}.csv)"
+        told = f"{self.title}; the first {count} of {len(self.rows)}, all are in {self.name}.csv"
         return dataclasses.replace(self, title=told, rows=self.rows[:count])
 
 
@@ -61,7 +61,7 @@ def shown(cell: Any) -> str:
 def _differences(found: report.Report) -> Table:
     count = len(found.members)
     rows = []
-    for each in found.differences:
+    for each in (*found.chosen, *found.differences):
         counts = collections.Counter(map(groups.shown, each.values))
         listed = [f"{value} ({number})" for value, number in counts.items()]
         rows.append((each.key, ", ".join(listed), ", ".join(each.also)))

@@ -99,6 +99,7 @@ def content(found: report.Report) -> dict[str, Any]:
     return _plain(
         {
             **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
+            "chosen": _by_folder(found, found.chosen),
             "differences": _by_folder(found, found.differences),
             "environments": _by_folder(found, found.environments),
             "method": method(found),

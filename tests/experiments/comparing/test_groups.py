@@ -35,15 +35,24 @@ def test_by_default_all_that_differs_but_the_seed(learners, tmp_path: pathlib.Pa
         {"learner": "double_dqn", "optimizer.learning_rate": 1e-3},
         {"learner": "dqn", "optimizer.learning_rate": 1e-2},
     ]
+    (chosen,) = found.chosen()
+    assert (chosen.key, chosen.values) == ("learner", ("dqn", "dqn", "double_dqn", "dqn"))
     differ = {each.key: each.also for each in found.differences()}
     assert differ == {"learner.bootstrap": (), "optimizer.learning_rate": ("learner.optimizer.learning_rate",)}
+
+
+def test_the_learner_names_a_group_before_what_only_goes_with_it(tmp_path: pathlib.Path):
+    configs = [folders.settings(f"experiment={name}/fashion_mnist") for name in ("gan", "vae")]
+    found = table(*(folders.write(tmp_path / str(n), config, [1.0]) for n, config in enumerate(configs)))
+    assert found.default_keys() == ["learner"]
+    assert [each.key for each in found.chosen()] == ["learner", "network", "optimizer", "evaluators", "experiment"]
 
 
 def test_a_choices_content_decides_and_not_its_name(learners, tmp_path: pathlib.Path):
     """Runs of before `choices` were saved belong to those of today."""
     old = {**learners["dqn"], "choices": {}}
     found = table(folders.write(tmp_path / "new", learners["dqn"], [1.0]), folders.write(tmp_path / "old", old, [1.0]))
-    assert found.differences() == [] and found.default_keys() == []
+    assert found.differences() == found.chosen() == found.default_keys() == []
     assert found.labels(["learner"]) == [{"learner": "dqn"}, {"learner": None}]
 
 

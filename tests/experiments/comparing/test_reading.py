@@ -126,6 +126,14 @@ def test_runs_are_found_by_folder_pattern_and_inside_folders(base, tmp_path: pat
         reading.find(["c"], key="runs")
 
 
+def test_links_are_followed_and_never_in_a_circle(base, tmp_path: pathlib.Path):
+    folders.write(tmp_path / "elsewhere" / "run", base, [1.0])
+    (tmp_path / "runs" / "deep").mkdir(parents=True)
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere" / "run")
+    (tmp_path / "runs" / "deep" / "circle").symlink_to(tmp_path / "runs")
+    assert reading.find([str(tmp_path / "runs")], key="runs") == ([tmp_path / "runs" / "linked"], [])
+
+
 def test_members_of_a_launch_that_have_not_begun_are_named(base, tmp_path: pathlib.Path):
     folders.write(tmp_path / "0", base, [1.0])
     (tmp_path / "slurm").mkdir()
