@@ -171,14 +171,14 @@ def suite(tasks: Sequence[np.ndarray]) -> Suite:
 def bootstrap(statistic: Callable[[list[np.ndarray]], np.ndarray], tasks: Sequence[np.ndarray]) -> Interval:
     """Percentile interval of `statistic` ([resamples, seeds] a task -> [resamples]); seeds are drawn within tasks.
 
-    None where every task has one seed only, or no score differs from another of its task.
+    None where every task has one seed only, or where no score of a task or no resample differs from another.
     """
     if all(len(scores) < 2 or np.ptp(scores) == 0 for scores in tasks):
         return None
     random = np.random.default_rng(0)
     drawn = [np.asarray(s)[random.integers(len(s), size=(RESAMPLES, len(s)))] for s in tasks]
     low, high = np.percentile(statistic(drawn), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else None
 
 
 def _iqm(drawn: list[np.ndarray]) -> np.ndarray:

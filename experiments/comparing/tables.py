@@ -173,14 +173,17 @@ def _environments(found: report.Report) -> Table:
 
 
 def _protocols(found: report.Report) -> Table:
-    """In what they differ."""
-    keys = groups.protocol_differences(found.protocols.values())
-    rows = [
-        (name, key, groups.shown(own.get(key)), sum(member.protocol == name for member in found.members))
-        for key in keys
-        for name, own in found.protocols.items()
-    ]
-    return Table("protocols", "Protocols, where they differ", ("protocol", "what", "value", "runs"), tuple(rows))
+    """In what those of one task differ."""
+    rows = []
+    for task in found.tasks:
+        counts = collections.Counter(member.protocol for member in found.members if member.task == task)
+        for key in groups.protocol_differences([found.protocols[name] for name in counts]):
+            rows += [
+                (task, name, key, groups.shown(found.protocols[name].get(key)), number)
+                for name, number in counts.items()
+            ]
+    columns = ("task", "protocol", "what", "value", "runs")
+    return Table("protocols", "Protocols, where those of a task differ", columns, tuple(rows))
 
 
 def _runs(found: report.Report) -> Table:

@@ -87,7 +87,7 @@ def as_csv(table: tables.Table) -> str:
     writer = csv.writer(file, lineterminator="\n")
     names = [name.strip() for name in table.columns]
     heads = [(f"{name} low", f"{name} high") if two else (name,) for name, two in zip(names, wide, strict=True)]
-    writer.writerow(name for head in heads for name in head)
+    writer.writerow(_harmless(name) for head in heads for name in head)
     for row in table.rows:
         parts = [_pair(cell) if two else (_harmless(cell),) for cell, two in zip(row, wide, strict=True)]
         writer.writerow(part for both in parts for part in both)

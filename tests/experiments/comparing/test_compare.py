@@ -73,9 +73,9 @@ def test_a_sweep_that_was_trained(trained: pathlib.Path, tmp_path: pathlib.Path,
 
 
 def test_trained_runs_at_a_number_of_frames(trained: pathlib.Path, tmp_path: pathlib.Path, monkeypatch):
-    found = run(monkeypatch, tmp_path / "report", f"runs={trained}", "at=300", "metric=[eval/*_return,loss/td]")
+    found = run(monkeypatch, tmp_path / "report", f"runs={trained}", "at=320", "metric=[eval/*_return,loss/td]")
     assert set(found["metrics"].items()) == {(RETURN, "higher"), ("loss/td", "lower")}
-    first = next(row[RETURN] for row in rows_of(trained / "0") if RETURN in row and row["frames"] >= 300)
+    first = next(row[RETURN] for row in rows_of(trained / "0") if RETURN in row and row["frames"] >= 320)
     member = next(member for member in found["members"] if member["folder"] == str(trained / "0"))
     assert member["values"][RETURN]["at"] == first
     assert cells(found, "at")["all runs"]["summary"]["n"] == 3  # the one that failed had been there
@@ -255,9 +255,9 @@ def test_names_from_strangers_are_no_markup_and_no_formula(base, tmp_path: pathl
     assert "<script>" not in text and r"\|\*x\*" in text and r"\[a\](http" in text
     tex = (tmp_path / "report" / "tables.tex").read_text()
     assert r"\textless{}script\textgreater{}" in tex and r"\_y\_" in tex
-    config["choices"]["learner"] = "=1+cmd()"
-    folders.write(tmp_path / "runs" / "c", config, [1.0])
+    folders.write(tmp_path / "runs" / "c", config, [1.0], **{"source.id": "=1+cmd()"})
     run(monkeypatch, tmp_path / "report", f"runs={tmp_path}/runs", "group=[learner]")
+    assert "'=1+cmd()" in (tmp_path / "report" / "seeds.csv").read_text()
     for file in (tmp_path / "report").glob("*.csv"):
         cells_of = [cell for row in csv.reader(file.read_text().splitlines()) for cell in row]
         assert cells_of and not any(cell.startswith("=") for cell in cells_of), file
