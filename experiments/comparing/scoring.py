@@ -13,6 +13,7 @@ from agents import scores
 from experiments.comparing import reading, statistics
 
 LAST, BEST, AT = "last", "best", "at"
+AT_X = "at_x"  # the frames or images of the value at `at`
 RETURN = "eval/episode_return"  # which the published scores of random play and of a human tester go with
 
 
@@ -46,7 +47,7 @@ class Member:
     budget: int
     resumed: tuple[int, ...]
     notes: tuple[str, ...]
-    values: Mapping[str, Mapping[str, float | None]]  # metric -> last, best, at
+    values: Mapping[str, Mapping[str, float | None]]  # metric -> last, best, at, at_x
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def member(
 
 def _values(series: reading.Series | None, better: str, at: int | None) -> dict[str, float | None]:
     """The last, the best, and the first at `at` or later, where the loop evaluates; None where there is none."""
-    found: dict[str, float | None] = dict.fromkeys([LAST, BEST] + [AT] * (at is not None))
+    found: dict[str, float | None] = dict.fromkeys([LAST, BEST] + [AT, AT_X] * (at is not None))
     if series is None or not len(series.x):
         return found
     finite = series.values[np.isfinite(series.values)]
@@ -96,7 +97,7 @@ def _values(series: reading.Series | None, better: str, at: int | None) -> dict[
     if len(finite):
         found[BEST] = float(finite.max() if better == "higher" else finite.min())
     if at is not None and (index := int(np.searchsorted(series.x, at))) < len(series.x):
-        found[AT] = _finite(series.values[index])
+        found[AT], found[AT_X] = _finite(series.values[index]), int(series.x[index])
     return found
 
 
@@ -129,7 +130,9 @@ def _cell(inside: Sequence[Member], *, metric: str, which: str, asked: Asked) ->
     numbers = np.asarray([value for *_, value in values], np.float64)
     summary = statistics.summary(numbers) if len(numbers) else None
     first = inside[0]
-    warnings = [*(summary.warnings if summary else ("no run has a value",)), *_of_members(inside, values)]
+    far = [x for member in inside if (x := member.values[metric].get(AT_X)) and x > 1.05 * (asked.at or x)]
+    warnings = [f"first values from there on lie at up to {int(max(far)):,}"] if far and which == AT else []
+    warnings += [*(summary.warnings if summary else ("no run has a value",)), *_of_members(inside, values)]
     normal = scores.human_normalised(first.task, summary.mean) if summary and metric == RETURN else None
     return Cell(
         metric=metric,

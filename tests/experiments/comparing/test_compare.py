@@ -155,8 +155,10 @@ def test_unfinished_runs_are_named_and_apart_unless_asked_for(base, two, tmp_pat
     assert cells(counted)["learner.batch=8"]["summary"]["n"] == 6
     at = run(monkeypatch, tmp_path / "report", f"runs={tmp_path}/runs", "at=100")
     assert cells(at, "at")["learner.batch=8"]["summary"]["n"] == 6
+    assert not [told for told in cells(at, "at")["learner.batch=8"]["warnings"] if "lie at" in told]
     beyond = run(monkeypatch, tmp_path / "report", f"runs={tmp_path}/runs", "at=101")
     assert cells(beyond, "at")["learner.batch=8"]["missing"][0][0] == str(short)
+    assert cells(beyond, "at")["learner.batch=8"]["warnings"] == ["first values from there on lie at up to 200"]
 
 
 def test_unlike_protocols_are_not_averaged_unless_forced(base, tmp_path: pathlib.Path, monkeypatch):
