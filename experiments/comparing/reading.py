@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from slurm import status
 FAILURE = "error.txt"  # as `experiments.training` writes it: the reason is its first line
 RUNNING, DONE, FAILED, UNFINISHED = "running", "done", "failed", "unfinished"
 UNITS = ("frames", "images")
+_HEAD = {"step", "seconds", *UNITS}  # of a row; the rest are metrics
 _TRACES = {"metrics.jsonl", "checkpoints", FAILURE, "provenance.jsonl"}  # of a run, with or without its config.yaml
 QUIET = 600.0  # seconds without a row, or three times the longest wait between two, and a run counts as stopped
 
@@ -146,9 +147,9 @@ class _Rows:
     """The columns of a metrics.jsonl; lines that cannot be read are counted."""
 
     def __init__(self, raw: bytes, wanted: Sequence[str]):
-        self.unit, self.names = "frames", set[str]()
+        self.unit, self.names = "frames", {*_HEAD}
         self.x, self.seconds = list[int](), list[float]()
-        self._wanted, self._columns = wanted, dict[str, tuple[list[int], list[float]] | None]()
+        self._wanted, self._columns = wanted, dict[str, tuple[list[int], list[float]]]()
         lines = raw.split(b"\n")
         bad = [number for number, line in enumerate(lines, start=1) if line.strip() and not self._add(line)]
         torn = bool(bad) and bad[-1] == len(lines)  # the last line without its end: still being written, or a kill
@@ -157,16 +158,15 @@ class _Rows:
         self.problem = f"metrics.jsonl: {len(bad)} of {len(lines)} lines cannot be read (line {shown})" if bad else ""
         if torn:
             self.problem += "; the last line is torn" if self.problem else "metrics.jsonl: the last line is torn"
-        self.names -= {"step", "seconds", *UNITS}
+        self.names -= _HEAD
 
     def series(self) -> dict[str, Series]:
         """By x, rows of one x in their order: what a second process wrote into the file may go backwards."""
         x, found = np.asarray(self.x, np.int64), {}
         for name, column in self._columns.items():
-            if column is not None:
-                own = x[np.asarray(column[0])]
-                order = np.argsort(own, kind="stable")
-                found[name] = Series(x=own[order], values=np.asarray(column[1], np.float64)[order])
+            own = x[np.asarray(column[0], np.int64)]
+            order = np.argsort(own, kind="stable")
+            found[name] = Series(x=own[order], values=np.asarray(column[1], np.float64)[order])
         return found
 
     def _add(self, line: bytes) -> bool:
@@ -178,18 +178,19 @@ class _Rows:
         self.x.append(row[unit])
         seconds = row.get("seconds")
         self.seconds.append(float(seconds) if isinstance(seconds, int | float) else math.nan)
-        for name, value in row.items():
-            if name not in self.names:
-                self.names.add(name)
-                asked = name not in ("step", "seconds", unit) and any(
-                    fnmatch.fnmatchcase(name, w) for w in self._wanted
-                )
-                self._columns[name] = ([], []) if asked else None
-            column = self._columns[name]
-            if column is not None and (number := _number(value)) is not None:
-                column[0].append(len(self.x) - 1)
-                column[1].append(number)
+        if not self.names.issuperset(row):
+            self._meet(row.keys() - self.names)
+        for name, (at, values) in self._columns.items():
+            if name in row and (number := _number(row[name])) is not None:
+                at.append(len(self.x) - 1)
+                values.append(number)
         return True
+
+    def _meet(self, names: Iterable[str]) -> None:
+        """Names of metrics that no row had yet."""
+        self.names |= {*names}
+        asked = [n for n in names if any(fnmatch.fnmatchcase(n, pattern) for pattern in self._wanted)]
+        self._columns |= {name: ([], []) for name in asked}
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
