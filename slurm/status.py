@@ -53,6 +53,18 @@ def look(launch: jobs.Launch, *, budget: Callable[[Path], int]) -> list[State]:
     ]
 
 
+def failure(run: Path) -> str | None:
+    """Why the newest job of the run in this folder failed, in a line and without asking Slurm; None where none has."""
+    attempts = _attempts(run)
+    job = _submitted(attempts)
+    last = next((line for line in reversed(attempts) if line["job"] == job and line["event"] != "submitted"), {})
+    if last.get("event") != "failed":
+        return None
+    code = last.get("status", 1)
+    state = _failed(run, _STATUSES.get(code, f"exit status {code}"), {"job": job})
+    return ": ".join([state.detail, *state.lines[-1:]])
+
+
 def table(launch: jobs.Launch, states: Sequence[State]) -> str:
     """A line a run, with the reason below those that failed."""
     names = [state.state for state in states]

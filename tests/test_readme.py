@@ -60,7 +60,7 @@ def test_launches_compose(line: str, tmp_path, monkeypatch: pytest.MonkeyPatch, 
         assert "#SBATCH --partition=gpu" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["evaluate", "sample", "collect"])
+@pytest.mark.parametrize("name", ["evaluate", "compare", "sample", "collect"])
 def test_other_commands_compose(name: str):
     assert lines(name)
     for line in lines(name):

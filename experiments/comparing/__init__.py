@@ -1,0 +1,1 @@
+"""What `experiments.compare` does: runs read from their folders, grouped, and compared with intervals that hold."""
