@@ -17,7 +17,12 @@ TINY = (
     "evaluators=none",
     "optimizer.rule._target_=optax.sgd",
 )
-SGD = ("~optimizer.rule.eps", "checkpoint.metric=null", "budget=160", "hydra.sweep.dir=sweep")
+SGD = (
+    *(f"~optimizer.rule.{name}" for name in ("b1", "b2", "eps")),
+    "checkpoint.metric=null",
+    "budget=160",
+    "hydra.sweep.dir=sweep",
+)
 
 
 @pytest.fixture(autouse=True)
