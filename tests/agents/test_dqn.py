@@ -142,9 +142,9 @@ def test_an_update_by_hand_from_priorities_to_priorities():
     )
     after, metrics = jax.jit(agent.step)(state, rollout)
 
-    before = memory.add(state.replay, rollout)
+    before = jax.jit(memory.add)(state.replay, rollout)
     key = jax.random.split(jax.random.fold_in(state.key, state.step), 1)[0]
-    drawn = jax.device_get(memory.sample(before, key, batch=8, discount=0.9))
+    drawn = jax.device_get(jax.jit(functools.partial(memory.sample, batch=8, discount=0.9))(before, key))
     priority, index = np.asarray(before.sampler["priority"]).ravel(), drawn.index[0]
     held = (priority > 0).sum()
     share = 0.9 * priority[index] / priority.sum() + 0.1 / held
@@ -362,5 +362,6 @@ def test_updates_are_those_of_the_frames():
             dqn.updates(**{"frames": 3, "update_every": 4, name: 0})
 
 
+@pytest.mark.long
 def test_one_device_equals_eight():
     runs.on_eight_devices(pathlib.Path(__file__).with_name("eight_devices.py"), optimized=True)
