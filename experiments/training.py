@@ -13,8 +13,6 @@ from core import distributed, loop, platform, profiling, progress, stopping, tra
 from core.checkpoints import checkpoint
 from experiments.config import build, command_line, resume, saved
 
-FAILURE = "error.txt"  # in a run's folder: why it ended badly, until it goes on
-
 # Beside the progress bar, as far as a run has them.
 SHOWN = (
     "eval/episode_return",
@@ -35,7 +33,7 @@ def task(settings: command_line.Config, folder: Path) -> None:
     except ValueError as error:  # a variable of the environment
         raise build.ConfigError("", str(error)) from error
     together = distributed.ending_together(refusal=build.ConfigError)
-    with together, stopping.Stop() as stop, _told(folder / FAILURE):
+    with together, stopping.Stop() as stop, _told(folder / saved.FAILURE):
         outcome = train(settings, folder, stop=stop)
     if not outcome.finished:
         sys.exit(stop.exit_status)
@@ -81,7 +79,7 @@ def train(settings: command_line.Config, folder: Path, *, stop: stopping.Stop) -
         with distributed.together():
             if distributed.primary():
                 saved.save(folder, settings, protocol=protocol)
-                (folder / FAILURE).unlink(missing_ok=True)  # of an attempt before
+                (folder / saved.FAILURE).unlink(missing_ok=True)  # of an attempt before
         outcome = _loop(run, start, checkpoints, folder, settings, stop=stop)
     finally:
         source.close()

@@ -36,14 +36,14 @@ def _wandb_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Compiling takes most of a test's time. Programs are compiled with little care, and kept in this folder.
+    """Compiling takes most of a test's time. Programs are compiled with few optimisations, and kept in this folder.
 
-    That holds for all tests and for the processes that they start. A test that looks at a program
-    has it compiled with care.
+    That holds for the processes that a test starts, too, but not for slow tests. A test that reads a program has
+    that one compiled as a user's.
     """
     folder = tmp_path_factory.mktemp("cache")
     os.environ["XDG_CACHE_HOME"] = str(folder)
-    if request.config.option.markexpr != "slow":  # those train long enough to deserve it
+    if request.config.option.markexpr != "slow":  # which train for minutes
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
     platform.cache()

@@ -243,7 +243,7 @@ class Checkpoints:
         )
 
     def _make_folders(self, place: pathlib.Path) -> None:
-        """Without the run's own: a run whose folder someone deleted has ended."""
+        """Makes `checkpoints` and `place`, not the run's folder above: where that was deleted, the run ends."""
         try:
             self.folder.mkdir(exist_ok=True)
             place.mkdir(exist_ok=True)

@@ -19,11 +19,15 @@ import orjson
 from experiments.config import build, saved
 from slurm import status
 
-FAILURE = "error.txt"  # as `experiments.training` writes it: the reason is its first line
 RUNNING, DONE, FAILED, UNFINISHED = "running", "done", "failed", "unfinished"
 UNITS = ("frames", "images")
 _HEAD = {"step", "seconds", *UNITS}  # of a row; the rest are metrics
-_TRACES = {"metrics.jsonl", "checkpoints", FAILURE, "provenance.jsonl"}  # of a run, with or without its config.yaml
+_TRACES = {
+    "metrics.jsonl",
+    "checkpoints",
+    saved.FAILURE,
+    "provenance.jsonl",
+}  # of a run, with or without its config.yaml
 QUIET = 600.0  # seconds without a row, or three times the longest wait between two, and a run counts as stopped
 
 
@@ -246,8 +250,8 @@ def _state(folder: Path, reached: bool, seconds: Sequence[float], quiet: float) 
 
 def _failure(folder: Path) -> str:
     with contextlib.suppress(OSError):
-        lines = [line for line in (folder / FAILURE).read_text(errors="replace").splitlines() if line.strip()]
-        return lines[0] if lines else f"{FAILURE} is empty"
+        lines = [line for line in (folder / saved.FAILURE).read_text(errors="replace").splitlines() if line.strip()]
+        return lines[0] if lines else f"{saved.FAILURE} is empty"
     return status.failure(folder) or ""
 
 

@@ -78,7 +78,7 @@ class Run:
     network: Any = None  # as the learner has it: here so that a mistake is told under the key it was typed with
     optimizer: Any = None  # likewise
     sampler: Any = None  # likewise
-    rules: Any = None  # an optimiser's numbers by its choice, which that choice refers to
+    rules: Any = None  # numbers of optimisers, {adamw: {b1: 0.9}}: the file of the chosen one refers to them
     source: Any
     learner: Any
     evaluators: Mapping[str, types.Evaluator]

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from experiments.config import build, overrides
 
 FILE = "config.yaml"  # in a run's folder
+FAILURE = "error.txt"  # likewise: why it ended badly, until it goes on; the reason is its first line
 
 # Keys whose values are places, where something lies there.
 PLACES = re.compile(r"(\w+_)?(path|folder|file|directory|dir|root|run)|init_from")
@@ -48,7 +49,7 @@ def load(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / FILE
     if not path.is_file():
         parent = Path(folder).absolute().parent
-        runs = [run.parent.name for run in parent.glob("*/config.yaml")] if parent.is_dir() else []
+        runs = [run.parent.name for run in parent.glob(f"*/{FILE}")] if parent.is_dir() else []
         near = f"; {build.nearest(Path(folder).name, runs)}" if runs else ""
         raise build.ConfigError("", f"{folder}: no run here (no config.yaml){near}")
     config: Any = OmegaConf.to_container(OmegaConf.load(path))

@@ -12,7 +12,7 @@ from scipy import stats
 
 from core import stopping
 from experiments import compare, training
-from experiments.config import command_line
+from experiments.config import command_line, saved
 from tests.experiments.comparing import folders
 
 RETURN = folders.METRIC
@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     shutil.copytree(sweep / "0", sweep / "2", ignore=shutil.ignore_patterns("checkpoints"))
     record = sweep / "2" / "metrics.jsonl"
     record.write_bytes(record.read_bytes()[: record.stat().st_size * 7 // 10])
-    (sweep / "2" / training.FAILURE).write_text("OSError: the disk is full\n\nTraceback …\n")
+    (sweep / "2" / saved.FAILURE).write_text("OSError: the disk is full\n\nTraceback …\n")
     return sweep
 
 
