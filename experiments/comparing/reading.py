@@ -22,12 +22,8 @@ from slurm import status
 RUNNING, DONE, FAILED, UNFINISHED = "running", "done", "failed", "unfinished"
 UNITS = ("frames", "images")
 _HEAD = {"step", "seconds", *UNITS}  # of a row; the rest are metrics
-_TRACES = {
-    "metrics.jsonl",
-    "checkpoints",
-    saved.FAILURE,
-    "provenance.jsonl",
-}  # of a run, with or without its config.yaml
+# Of a run, with or without its config.yaml.
+_TRACES = {"metrics.jsonl", "checkpoints", saved.FAILURE, "provenance.jsonl"}
 QUIET = 600.0  # seconds without a row, or three times the longest wait between two, and a run counts as stopped
 
 
