@@ -33,6 +33,9 @@ class Series:
 
     x: np.ndarray  # [n] int64, frames or images
     values: np.ndarray  # [n] float64
+    steps: np.ndarray  # [n] int64, the loop's steps
+    hours: np.ndarray  # [n] float64, of all attempts together; NaN where the row does not say
+    device_hours: np.ndarray  # [n] float64, hours times the devices that each attempt had; NaN where not known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,17 +129,18 @@ def _read(folder: Path, wanted: Sequence[str] | None) -> Run | LeftOut:
     reached = int(max(rows.x))
     state, reason = _state(folder, reached >= int(config["budget"]), rows.seconds, time.time() - written)
     attempts = _lines(folder / "provenance.jsonl")
+    resumed = tuple(line["step"] for line in attempts[1:] if isinstance(line.get("step"), int))
     return Run(
         folder=folder,
         config=config,
         protocol=protocol,
-        metrics=rows.series(),
+        metrics=rows.series(attempts),
         names=rows.names,
         unit=rows.unit,
         reached=reached,
         state=state,
         reason=reason,
-        resumed=tuple(line["step"] for line in attempts[1:] if isinstance(line.get("step"), int)),
+        resumed=resumed,
         origin=attempts[-1] if attempts else {},
         notes=tuple(note for note in [rows.problem] if note),
         digest=hashlib.sha256(raw).hexdigest(),
@@ -148,7 +152,7 @@ class _Rows:
 
     def __init__(self, raw: bytes, wanted: Sequence[str]):
         self.unit, self.names = "frames", {*_HEAD}
-        self.x, self.seconds = list[int](), list[float]()
+        self.x, self.steps, self.seconds = list[int](), list[int](), list[float]()
         self._wanted, self._columns = wanted, dict[str, tuple[list[int], list[float]]]()
         lines = raw.split(b"\n")
         bad = [number for number, line in enumerate(lines, start=1) if line.strip() and not self._add(line)]
@@ -160,13 +164,21 @@ class _Rows:
             self.problem += "; the last line is torn" if self.problem else "metrics.jsonl: the last line is torn"
         self.names -= _HEAD
 
-    def series(self) -> dict[str, Series]:
+    def series(self, attempts: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
         """By x, rows of one x in their order: what a second process wrote into the file may go backwards."""
-        x, found = np.asarray(self.x, np.int64), {}
-        for name, column in self._columns.items():
-            own = x[np.asarray(column[0], np.int64)]
-            order = np.argsort(own, kind="stable")
-            found[name] = Series(x=own[order], values=np.asarray(column[1], np.float64)[order])
+        x, steps = np.asarray(self.x, np.int64), np.asarray(self.steps, np.int64)
+        seconds, found = np.asarray(self.seconds, np.float64), {}
+        device_seconds = np.cumsum(np.diff(seconds, prepend=0.0) * _devices(attempts, steps))
+        for name, (rows, values) in self._columns.items():
+            own = np.asarray(rows, np.int64)
+            own = own[order := np.argsort(x[own], kind="stable")]
+            found[name] = Series(
+                x=x[own],
+                values=np.asarray(values, np.float64)[order],
+                steps=steps[own],
+                hours=seconds[own] / 3600,
+                device_hours=device_seconds[own] / 3600,
+            )
         return found
 
     def _add(self, line: bytes) -> bool:
@@ -176,6 +188,8 @@ class _Rows:
             return False
         self.unit = unit
         self.x.append(row[unit])
+        step = row.get("step")
+        self.steps.append(step if isinstance(step, int) else 0)
         seconds = row.get("seconds")
         self.seconds.append(float(seconds) if isinstance(seconds, int | float) else math.nan)
         if not self.names.issuperset(row):
@@ -214,6 +228,19 @@ def _number(value: Any) -> float | None:
         return float(value) if math.isfinite(value) else math.nan
     except OverflowError:  # of an integer
         return math.nan
+
+
+def _devices(attempts: Sequence[Mapping[str, Any]], steps: np.ndarray) -> np.ndarray:
+    """[rows] float64, how many devices the attempt had that wrote a row; NaN where its line does not say."""
+    count = np.full(len(steps), math.nan)
+    for number, attempt in enumerate(attempts):
+        hardware = attempt.get("hardware")
+        devices = hardware.get("devices") if isinstance(hardware, dict) else None
+        kinds = devices.get("kinds") if isinstance(devices, dict) else None
+        counts = [n for n in kinds.values() if isinstance(n, int)] if isinstance(kinds, dict) else []
+        step = attempt.get("step") if number else -1
+        count[steps > (step if isinstance(step, int) else -1)] = sum(counts) or math.nan
+    return count
 
 
 def _incomplete(config: Any) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.comparing import groups, pairs, reading, scoring
+from experiments.comparing import curves, groups, pairs, reading, scoring
 from experiments.config import build
 
 _LOWER = re.compile(r"(^|[/_])(loss|fid|kid|nll|bpd|mse|error|stderr|seconds)([/_]|$)")
@@ -30,6 +30,7 @@ class Report:
     environments: tuple[groups.Difference, ...]
     protocols: Mapping[str, Mapping[str, Any]]
     cells: tuple[scoring.Cell, ...]
+    curves: tuple[curves.Curve, ...]
     verdicts: tuple[pairs.Verdict, ...]
     suites: tuple[pairs.Suite, ...]
     notes: tuple[str, ...]
@@ -71,6 +72,7 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         environments=in_order(_environments(table)),
         protocols=known,
         cells=tuple(every_cell),
+        curves=tuple(curves.make([runs[number] for number in order], members, tuple(metrics))),
         verdicts=tuple(pairs.verdicts(every_cell, metrics, known, asked)),
         suites=tuple(pairs.suites(every_cell, known)),
         notes=tuple(_notes(members, known, asked)),

@@ -150,8 +150,7 @@ def _cell(inside: Sequence[Member], *, metric: str, which: str, asked: Asked) ->
 
 def _apart(member: Member, value: float | None, which: str, asked: Asked) -> str:
     """Why a run's value is not among its group's; empty where it is."""
-    where = f"{member.reached:,} of {member.budget:,} {member.unit}"
-    told = f"{member.state} at {where}{': ' * bool(member.reason)}{member.reason}"
+    told = ended(member)
     if which == AT and member.reached < (asked.at or 0):
         return told
     if which != AT and member.state != reading.DONE and asked.unfinished == "apart":
@@ -159,6 +158,12 @@ def _apart(member: Member, value: float | None, which: str, asked: Asked) -> str
     if value is None:
         return "the value is not finite, or there is none" + f"; {told}" * (member.state != reading.DONE)
     return ""
+
+
+def ended(member: Member) -> str:
+    """How and where a run stands, and why."""
+    where = f"{member.reached:,} of {member.budget:,} {member.unit}"
+    return f"{member.state} at {where}{': ' * bool(member.reason)}{member.reason}"
 
 
 def _of_members(inside: Sequence[Member], values: Sequence[tuple[Any, Path, float]]) -> list[str]:

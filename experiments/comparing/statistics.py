@@ -8,6 +8,7 @@ interquartile means (IQM) have percentile bootstrap intervals, stratified over t
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -176,13 +177,64 @@ def bootstrap(statistic: Callable[[list[np.ndarray]], np.ndarray], tasks: Sequen
     if all(len(scores) < 2 or np.ptp(scores) == 0 for scores in tasks):
         return None
     random = np.random.default_rng(0)
-    drawn = [np.asarray(s)[random.integers(len(s), size=(RESAMPLES, len(s)))] for s in tasks]
+    drawn = [np.sort(s)[random.integers(len(s), size=(RESAMPLES, len(s)))] for s in tasks]
     low, high = np.percentile(statistic(drawn), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return (float(low), float(high)) if low < high else None
 
 
 def _iqm(drawn: list[np.ndarray]) -> np.ndarray:
     return stats.trim_mean(np.concatenate(drawn, axis=-1), 0.25, axis=-1)
+
+
+def along(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Of scores [places, seeds], NaN where a seed has none: `center`, `low` and `high` of mean, median and IQM.
+
+    Each is [places], NaN where there is no such number. The intervals are those of `summary`.
+    """
+    count = np.isfinite(values).sum(axis=1)
+    ranked = np.sort(values, axis=1)  # NaN last
+    found = {part: {name: np.full(len(values), np.nan) for name in ("mean", "median", "iqm")} for part in _PARTS}
+    for n in np.unique(count[count > 0]):
+        rows = np.flatnonzero(count == n)
+        own = ranked[rows, :n]
+        for name, figure in (("mean", own.mean(axis=1)), ("median", np.median(own, axis=1)), ("iqm", _iqm([own]))):
+            found["center"][name][rows] = figure
+        spread = np.ptp(own, axis=1) > 0
+        rows, own = rows[spread], own[spread]
+        if not len(rows):
+            continue
+        intervals = {"mean": t_interval(own)}
+        for name, weights in zip(("median", "iqm"), _resampled(int(n)), strict=True):
+            share = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+            parts = [np.percentile(part @ weights, share, axis=1) for part in _pieces(own)]
+            intervals[name] = tuple(np.concatenate(parts, axis=1))
+        for name, (low, high) in intervals.items():
+            found["low"][name][rows], found["high"][name][rows] = low, high
+    return found
+
+
+_PARTS = ("center", "low", "high")
+
+
+@functools.lru_cache(maxsize=16)
+def _resampled(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """[n, resamples] twice: sorted scores times these weights are the medians and IQMs of `bootstrap`'s resamples."""
+    ranks = np.sort(np.random.default_rng(0).integers(n, size=(RESAMPLES, n)), axis=1)
+    places = np.arange(n)
+    cut = int(0.25 * n)
+    median = (places >= (n - 1) // 2) & (places <= n // 2)
+    middle = (places >= cut) & (places < n - cut)
+    made = []
+    for kept in (median, middle):
+        weights = np.zeros((n, RESAMPLES))
+        np.add.at(weights, (ranks[:, kept].T, np.arange(RESAMPLES)), 1 / kept.sum())
+        made.append(weights)
+    return made[0], made[1]
+
+
+def _pieces(values: np.ndarray) -> list[np.ndarray]:
+    """Rows of it that fit in memory times the resamples."""
+    return np.array_split(values, -(-len(values) // 1_000))
 
 
 # ---- two groups ----

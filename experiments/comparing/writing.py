@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.comparing import groups, report, statistics, tables
 
 SHOWN = 20  # rows of a table on the console; the files have all
@@ -147,4 +149,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return [None if isinstance(item, float) and item != item else item for item in value.tolist()]
     return str(value) if isinstance(value, Path) else value
