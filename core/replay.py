@@ -7,7 +7,7 @@ nothing here crosses it but the largest weight of a batch.
 
 import dataclasses
 import functools
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,15 @@ class Sample:
     index: jax.Array  # [S, B/S] int32, row * N + stream: whom `update` gives new priorities
 
 
+class Window(NamedTuple):
+    """Which rows of a ring transitions are drawn from; ages count rows from the oldest."""
+
+    oldest: jax.Array  # [] int32, its row
+    low: jax.Array  # [] int32, the least age that may be drawn
+    high: jax.Array  # [] int32, the first beyond those
+    outside: jax.Array  # [E] int32, the rows of all other ages, as far as they hold anything
+
+
 class Sampler(Protocol):
     """How transitions are drawn, one shard at a time."""
 
@@ -54,8 +63,8 @@ class Sampler(Protocol):
         """Rows [R] have changed; `eligible` [R, N] says which of their transitions may be drawn."""
         ...
 
-    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: tuple, batch: int, updates: jax.Array):
-        """(index [batch], weight [batch]) among the `valid` [L, N] in the `window` (oldest row, low age, high age)."""
+    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: Window, batch: int, updates: jax.Array):
+        """(index [batch], weight [batch]) among the `valid` [L, N] in the `window`."""
         ...
 
     def update(self, state: Any, index: jax.Array, error: jax.Array, weight: jax.Array) -> Any: ...
@@ -76,10 +85,9 @@ class Uniform:
     def add(self, state: Any, row: jax.Array, eligible: jax.Array) -> Any:
         return state
 
-    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: tuple, batch: int, updates: jax.Array):
-        _, low, high = window
-        streams = valid.shape[1]
-        tries = jax.random.randint(key, (batch, self.tries), low * streams, jnp.maximum(high, low + 1) * streams)
+    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: Window, batch: int, updates: jax.Array):
+        low, streams = window.low, valid.shape[1]
+        tries = jax.random.randint(key, (batch, self.tries), low * streams, jnp.maximum(window.high, low + 1) * streams)
         index, held = _first_held(tries, valid, window)
         return index, held.astype(jnp.float32)
 
@@ -114,8 +122,7 @@ class Prioritized:
             "row_sum": state["row_sum"].at[row].set(fresh.sum(axis=1)),
         }
 
-    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: tuple, batch: int, updates: jax.Array):
-        _, low, high = window
+    def draw(self, state: Any, key: jax.Array, valid: jax.Array, window: Window, batch: int, updates: jax.Array):
         streams = valid.shape[1]
         # Blocks of blocks of rows, a row, a stream: each is picked with random bits of its own, since one float32
         # number cannot tell a million entries apart. Sums are made anew: they never drift.
@@ -127,11 +134,12 @@ class Prioritized:
         for block, chance in zip(reversed(blocks), levels, strict=True):
             row = row * _BLOCK + _pick(block[row], chance)
         index = row * streams + _pick(state["priority"][row], stream)
-        span = (jnp.maximum(high - low, 1) * streams).astype(jnp.uint32)
-        other, _ = _first_held(low * streams + (tries % span).astype(jnp.int32), state["priority"], window)
+        span = (jnp.maximum(window.high - window.low, 1) * streams).astype(jnp.uint32)
+        other, _ = _first_held(window.low * streams + (tries % span).astype(jnp.int32), state["priority"], window)
         index = jnp.where(which[:, 0] < self.uniform * 2.0**32, other, index)
 
-        priority, count = state["priority"].reshape(-1)[index], jnp.maximum(_count(state["priority"]), 1)
+        priority = state["priority"].reshape(-1)[index]
+        count = jnp.maximum(_count(valid) - valid[window.outside].sum(), 1)
         probability = (1 - self.uniform) * priority / blocks[-1].sum() + self.uniform / count
         beta = self.beta + (1 - self.beta) * jnp.minimum(updates / float(self.anneal), 1.0)
         # What has no priority is drawn only where nothing has any, and is never learned from.
@@ -140,7 +148,7 @@ class Prioritized:
     def update(self, state: Any, index: jax.Array, error: jax.Array, weight: jax.Array) -> Any:
         streams = state["priority"].shape[1]
         row, stream = index // streams, index % streams
-        fresh = (jnp.abs(error) + self.floor) ** self.alpha
+        fresh = jnp.maximum((jnp.abs(error) + self.floor) ** self.alpha, jnp.finfo(jnp.float32).tiny)  # 0: not eligible
         fresh = jnp.where((weight > 0) & jnp.isfinite(fresh), fresh, state["priority"][row, stream])
         priority = state["priority"].at[row, stream].set(fresh)
         return {
@@ -222,10 +230,11 @@ class Replay:
         if batch % self.shards:
             raise ValueError(f"batch={batch}: must be a multiple of replay.shards={self.shards}")
         rows = state.valid.shape[1]
-        window = (
-            (state.head - state.count) % rows,
-            jnp.where(state.count == rows, state.stack - 1, 0),
-            state.count - self.n_step,
+        window = Window(
+            oldest=(state.head - state.count) % rows,
+            low=jnp.where(state.count == rows, state.stack - 1, 0),
+            high=state.count - self.n_step,
+            outside=(state.head - self.n_step + jnp.arange(self.n_step + state.stack - 1)) % rows,
         )
         keys = jax.random.split(key, self.shards)
         draw = lambda sampler, key, valid: self.sampler.draw(
@@ -275,22 +284,21 @@ def _pick(weights: jax.Array, bits: jax.Array) -> jax.Array:
     return jnp.sum(tickets <= bits % jnp.maximum(tickets[:, -1:], 1), axis=1) % weights.shape[1]
 
 
-def _first_held(tries: jax.Array, valid: jax.Array, window: tuple) -> tuple[jax.Array, jax.Array]:
+def _first_held(tries: jax.Array, valid: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
     """The first of the places `tries` [B, T], counted from the oldest row, that is valid: its index, and if one is."""
-    oldest, low, high = window
     rows, streams = valid.shape
-    index = (oldest + tries // streams) % rows * streams + tries % streams
-    held = (valid.reshape(-1)[index] > 0) & (high > low)
+    index = (window.oldest + tries // streams) % rows * streams + tries % streams
+    held = (valid.reshape(-1)[index] > 0) & (window.high > window.low)
     index = jnp.take_along_axis(index, jnp.argmax(held, axis=1)[:, None], axis=1)[:, 0]
     return index, jnp.any(held, axis=1)
 
 
-def _count(priority: jax.Array) -> jax.Array:
-    """How many of [L, N] are above 0. Adds slices, which XLA:CPU does in vectors; it reduces one number at a time."""
-    rows = len(priority) // _SLICES
-    held = lambda part: (part > 0).astype(jnp.uint8)
-    added = functools.reduce(jnp.add, (held(priority[i * rows : (i + 1) * rows]) for i in range(_SLICES)))
-    return added.sum(dtype=jnp.int32) + held(priority[_SLICES * rows :]).sum(dtype=jnp.int32)
+def _count(valid: jax.Array) -> jax.Array:
+    """How many of [L, N] are true. Adds slices, which XLA:CPU does in vectors; it reduces one number at a time."""
+    rows = len(valid) // _SLICES
+    part = lambda i: valid[i * rows : (i + 1) * rows].astype(jnp.uint8)
+    added = functools.reduce(jnp.add, map(part, range(_SLICES)))
+    return added.sum(dtype=jnp.int32) + valid[_SLICES * rows :].sum(dtype=jnp.int32)
 
 
 def _cut(state: ReplayState, starts: jax.Array) -> ReplayState:

@@ -97,11 +97,12 @@ def prioritised() -> dict[str, timing.Part]:
     sampler, rows, games, key = replay.Prioritized(), 125_000, 8, jax.random.key(0)
     priority = jax.random.uniform(key, (rows, games), minval=0.1)
     state = sampler.init(rows, games) | {"priority": priority, "row_sum": priority.sum(axis=1)}
-    window = tuple(jnp.int32(age) for age in (0, 0, rows))
-    drawn = jax.jit(lambda state, key: sampler.draw(state, key, state["priority"] > 0, window, 32, jnp.int32(0)))
+    age, valid = jnp.int32, jnp.ones((rows, games), bool)
+    window = replay.Window(oldest=age(0), low=age(0), high=age(rows), outside=jnp.zeros(3, jnp.int32))
+    drawn = jax.jit(lambda state, key, valid: sampler.draw(state, key, valid, window, 32, jnp.int32(0)))
 
     def draw() -> int:
-        jax.block_until_ready(drawn(state, key))
+        jax.block_until_ready(drawn(state, key, valid))
         return 1
 
     return {"draw": draw}

@@ -198,6 +198,29 @@ def test_priorities_follow_their_formula():
     np.testing.assert_allclose(sample.weight, weights / weights.max(), rtol=1e-4)
 
 
+def whole(rows):
+    """All rows of a ring."""
+    age = jnp.int32
+    return replay.Window(oldest=age(0), low=age(0), high=age(rows), outside=jnp.zeros(0, jnp.int32))
+
+
+def test_an_error_of_zero_leaves_a_transition_in_the_share_drawn_uniformly():
+    games = Games(shards=1, streams=2, steps=4, truncate=0.0)
+    memory = replay.Replay(capacity=64, sampler=replay.Prioritized(floor=0.0, uniform=0.5))
+    state = filled(memory, games, rollouts=8)
+    held = np.asarray(state.sampler["priority"]) > 0
+    everyone = dataclasses.replace(
+        draw(memory, state, 0, batch=64), index=jnp.arange(64)[None], weight=jnp.asarray(held.ravel(), jnp.float32)
+    )
+    state = memory.update(state, everyone, jnp.zeros(64).at[20].set(1.0))
+    sample = draw(memory, state, 1, batch=2_000)
+    index = np.asarray(sample.index)[0]
+    zero = index != 20
+    assert set(index[zero]) == set(np.flatnonzero(held)) - {20}
+    np.testing.assert_allclose(np.asarray(sample.weight)[zero], 1.0)  # the least likely ones
+    assert 0.45 < zero.mean() < 0.55
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("priorities", "shards"), [("wide", 2), ("one huge", 1)])
 def test_a_million_entries_are_drawn_as_often_as_they_should_be(priorities, shards):
@@ -210,7 +233,7 @@ def test_a_million_entries_are_drawn_as_often_as_they_should_be(priorities, shar
         priority[0, 500, 3] = 1e7
     priority = jnp.asarray(priority, jnp.float32)
     state = {"priority": priority, "row_sum": priority.sum(axis=2), "largest": jnp.ones(shards)}
-    sampler, window = replay.Prioritized(), (jnp.int32(0), jnp.int32(0), jnp.int32(shape[1]))
+    sampler, window = replay.Prioritized(), whole(shape[1])
 
     @jax.jit
     def counted(state):
@@ -239,7 +262,7 @@ def test_a_million_entries_are_drawn_as_often_as_they_should_be(priorities, shar
 
 def test_a_ring_without_any_priority_gives_what_is_not_learned_from():
     sampler = replay.Prioritized()
-    window = (jnp.int32(0), jnp.int32(0), jnp.int32(100))
+    window = whole(100)
     draw = jax.jit(
         lambda key: sampler.draw(sampler.init(100, 8), key, jnp.zeros((100, 8), bool), window, 64, jnp.int32(0))
     )
@@ -264,7 +287,7 @@ def test_zero_priorities_are_never_learned_from():
     held = jnp.ones((4, 8), bool).at[1].set(False)
     state = sampler.add(sampler.init(4, 8), jnp.arange(4), held)
     state = state | {"row_sum": state["row_sum"].at[1].set(2.0)}
-    window = (jnp.int32(0), jnp.int32(0), jnp.int32(4))
+    window = whole(4)
     index, weight = jax.jit(lambda state, key: sampler.draw(state, key, held, window, 1_000, jnp.int32(0)))(
         state, jax.random.key(1)
     )
