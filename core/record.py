@@ -6,6 +6,7 @@ finite is written as null. A kill at any instant tears the last line at most. Im
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -64,10 +65,19 @@ def read(path: pathlib.Path, *, offset: int = 0) -> Iterator[tuple[dict[str, Any
             yield row, offset
 
 
-def rewind(path: pathlib.Path, step: int) -> int:
-    """Removes rows later than `step` from a `metrics.jsonl`, and torn lines; returns how many. Atomic."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What `rewind` took from a record."""
+
+    rows: int  # torn lines included
+    steps: int  # from where it went back to up to the last row
+
+
+def rewind(path: pathlib.Path, step: int) -> Removed:
+    """Removes rows later than `step` from a `metrics.jsonl`, and torn lines. Atomic."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if (row := _row(line)) is not None and row["step"] <= step]
+    steps = [-1 if (row := _row(line)) is None else row["step"] for line in lines]
+    kept = [line for line, own in zip(lines, steps, strict=True) if 0 <= own <= step]
     if len(kept) < len(lines):
         fresh = path.with_name(path.name + ".tmp")
         with fresh.open("wb") as file:
@@ -75,7 +85,7 @@ def rewind(path: pathlib.Path, step: int) -> int:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-    return len(lines) - len(kept)
+    return Removed(rows=len(lines) - len(kept), steps=max([*steps, step]) - step)
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

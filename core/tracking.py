@@ -114,17 +114,18 @@ def open(
     """Begins or goes on with the record of the run in `folder`; for one process only, the others take `Muted`.
 
     `unit` is what the x-axis counts, "frames" or "images". `config` is plain (dicts, lists, numbers, strings). Rows
-    later than `resume_step` are removed (None or 0: all of them); each attempt adds a line to `provenance.jsonl`.
+    later than `resume_step` are removed (None or 0: all of them). Each attempt adds a line to `provenance.jsonl`: the
+    step that it begins at, the steps that were lost since (as far as rows tell), and where it runs.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     step = resume_step or 0
     removed = record.rewind(folder / "metrics.jsonl", step)
-    if removed:
-        say(f"metrics.jsonl: went back to step {step:,}; rows removed: {removed}")
+    if removed.rows:
+        say(f"metrics.jsonl: went back to step {step:,}; rows removed: {removed.rows}")
     origin = provenance.gather()
     with (folder / "provenance.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **origin}) + "\n")
+        file.write(json.dumps({"step": step, "lost_steps": removed.steps, **origin}) + "\n")
     rows = record.Record(folder, unit, say)
     if isinstance(backend, Nothing):
         return _Recorder(rows, None)

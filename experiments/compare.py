@@ -3,11 +3,12 @@
 Exit status: 0 done, 2 a mistake in what was typed.
 """
 
-from experiments.comparing import command
-from experiments.config import command_line
-
 
 def main() -> None:
+    # Here, because the processes that read runs import this module, too.
+    from experiments.comparing import command
+    from experiments.config import command_line
+
     command_line.main(command.task, name="compare")
 
 

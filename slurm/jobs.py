@@ -10,6 +10,7 @@
 """
 
 import dataclasses
+import functools
 import json
 import re
 import shlex
@@ -145,6 +146,23 @@ def load(folder: Path) -> Launch:
     ]
     members = tuple(Member(**member) for member in plain)
     return Launch(**content | {"folder": folder.absolute(), "settings": Settings(**settings), "members": members})
+
+
+def launch_of(run: Path) -> Path | None:
+    """The folder of the launch that the run in this folder belongs to; None where Slurm did not launch it."""
+    if (run / "slurm" / "launch.json").is_file():
+        return run
+    return run.parent if run.name in _members_in(run.parent) else None
+
+
+@functools.lru_cache(maxsize=16)
+def _members_in(folder: Path) -> frozenset[str]:
+    if not (folder / "slurm" / "launch.json").is_file():
+        return frozenset()
+    try:
+        return frozenset(member.folder for member in load(folder).members)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
 
 
 def note_submission(launch: Launch, numbers: Sequence[int], job: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core import watchdog
+from core import files, watchdog
 from slurm import jobs, scheduler
 
 PENDING, RUNNING, DONE, FAILED = "pending", "running", "done", "failed"
@@ -63,6 +63,11 @@ def failure(run: Path) -> str | None:
     code = last.get("status", 1)
     state = _failed(run, _STATUSES.get(code, f"exit status {code}"), {"job": job})
     return ": ".join([state.detail, *state.lines[-1:]])
+
+
+def requeued(run: Path) -> int:
+    """How often a job of the run in this folder was started again: by Slurm, not as a new submission."""
+    return sum(line["event"] == "started" and bool(line.get("restart")) for line in _attempts(run))
 
 
 def table(launch: jobs.Launch, states: Sequence[State]) -> str:
@@ -160,8 +165,8 @@ def _raised(line: str) -> bool:
 
 
 def _attempts(run: Path) -> list[dict[str, Any]]:
-    path, lines = run / "slurm" / "attempts.jsonl", []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    lines = []
+    for line in files.lines(run / "slurm" / "attempts.jsonl"):
         with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
     return [line for line in lines if isinstance(line, dict) and {"event", "job"} <= line.keys()]
@@ -194,7 +199,7 @@ def _again(restarts: int) -> str:
 def _tail(path: Path) -> list[str]:
     """The last lines of a file, as far as 64 KB reach; none where there is no such file."""
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 65_536))
             return file.read().decode(errors="replace").splitlines()

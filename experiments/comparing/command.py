@@ -2,7 +2,10 @@
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +30,7 @@ class Wanted:
     protocols: Literal["apart", "any"] = "apart"
     unfinished: Literal["apart", "counted"] = "apart"
     paired: bool = False
+    cache: bool = True
     out: str
 
     def __post_init__(self):
@@ -46,7 +50,8 @@ def task(settings: command_line.Config, _: Path) -> None:
     folders, left_out = reading.find(_several(wanted.runs) or (), key="runs")
     of_sweep, more = reading.find(_several(wanted.sweep) or (), key="sweep")
     metrics = _several(wanted.metric)
-    read = [reading.read(folder, metrics) for folder in dict.fromkeys([*folders, *of_sweep])]
+    every = [*dict.fromkeys([*folders, *of_sweep])]
+    read = reading.read_all(every, metrics, keep=wanted.cache, say=_progress(len(every)))
     runs = [run for run in read if isinstance(run, reading.Run)]
     left_out += [*more, *(run for run in read if isinstance(run, reading.LeftOut))]
     if not runs:
@@ -64,8 +69,8 @@ def task(settings: command_line.Config, _: Path) -> None:
     found = report.make(runs, left_out, asked)
     every, out = tables.tables(found), Path(wanted.out)
     write(found, every, out)
-    print(writing.markdown(found, every, brief=True))
-    print(f"written: {out}/ with {', '.join(_OWN)} and a .csv of each table")
+    _say(writing.markdown(found, every, brief=True))
+    _say(f"written: {out}/ with {', '.join(_OWN)} and a .csv of each table")
 
 
 def write(found: report.Report, every: Sequence[tables.Table], out: Path) -> None:
@@ -79,13 +84,36 @@ def write(found: report.Report, every: Sequence[tables.Table], out: Path) -> Non
         (out / "report.md").write_text(writing.markdown(found, every, brief=False))
         (out / "tables.tex").write_text(writing.latex(every))
         head = {
-            "command": overrides.command(),
+            "command": overrides.command().encode(errors="backslashreplace").decode(),
             "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         text = orjson.dumps({**head, **writing.content(found)}, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
         (out / "report.json").write_bytes(text + b"\n")
     except OSError as error:
         raise build.ConfigError("out", f"={out}: {error.strerror}") from error
+
+
+def _progress(count: int) -> Callable[[int], None]:
+    """Tells on the console how many runs are read: every second on a terminal, else every ten."""
+    terminal = sys.stderr.isatty()
+    told = time.monotonic()
+
+    def say(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > (1.0 if terminal else 10.0):
+            told = time.monotonic()
+            end = "\n" if not terminal or done == count else "\r"
+            print(f"{done:,} of {count:,} runs are read", end=end, file=sys.stderr, flush=True)
+
+    return say
+
+
+def _say(text: str) -> None:
+    """Prints, also to a reader such as `head` that leaves before the end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _several(value: Sequence[str] | str | None) -> tuple[str, ...] | None:

@@ -2,26 +2,23 @@
 
 import contextlib
 import dataclasses
-import fnmatch
 import glob
-import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
-from experiments.config import build, saved
-from slurm import status
+from core import files
+from experiments.comparing import beside, cache, rows
+from experiments.config import build, overrides, saved
+from slurm import jobs, status
 
 RUNNING, DONE, FAILED, UNFINISHED = "running", "done", "failed", "unfinished"
-UNITS = ("frames", "images")
-_HEAD = {"step", "seconds", *UNITS}  # of a row; the rest are metrics
 # Of a run, with or without its config.yaml.
 _TRACES = {"metrics.jsonl", "checkpoints", saved.FAILURE, "provenance.jsonl"}
 QUIET = 600.0  # seconds without a row, or three times the longest wait between two, and a run counts as stopped
@@ -52,6 +49,13 @@ class Run:
     state: str
     reason: str  # why it failed, or when its last row was written
     resumed: tuple[int, ...]  # the steps at which later attempts went on
+    requeued: int  # how often Slurm has started a job of it again
+    lost_steps: (
+        int | None
+    )  # that attempts had to repeat, as far as their rows tell; None: attempts of before that was noted
+    hours: float  # NaN where its rows do not say
+    device_hours: float
+    retry: str  # the command that goes on with it; empty where it is done or running
     origin: Mapping[str, Any]  # the newest line of provenance.jsonl: code, hardware, packages
     notes: tuple[str, ...]  # what could not be read
     digest: str  # of metrics.jsonl
@@ -71,6 +75,7 @@ class LeftOut:
 
     folder: Path
     reason: str
+    retry: str = ""  # the command that goes on with it, where it failed
 
 
 def find(patterns: Sequence[str], *, key: str) -> tuple[list[Path], list[LeftOut]]:
@@ -89,145 +94,141 @@ def find(patterns: Sequence[str], *, key: str) -> tuple[list[Path], list[LeftOut
             told = f"; {build.nearest(pattern, near)}" if near else ""
             raise build.ConfigError(key, f"={pattern}: no such folder{told}")
         for folder in folders:
-            inside = dict(_inside(folder))
-            found |= inside or {folder: LeftOut(folder=folder, reason="no run in it")}
+            inside = dict(map(_named, _inside(folder)))
+            found |= inside or dict([_named((folder, LeftOut(folder=folder, reason="no run in it")))])
     return [each for each, left in found.items() if left is None], [left for left in found.values() if left]
 
 
-def read(folder: Path, wanted: Sequence[str] | None) -> Run | LeftOut:
-    """One run with those of its metrics whose names match one of the patterns `wanted`.
+def read_all(
+    folders: Sequence[Path], wanted: Sequence[str] | None, *, keep: bool, say: Callable[[int], None] = lambda done: None
+) -> list[Run | LeftOut]:
+    """Runs in the order of `folders`, each with those of its metrics whose names match one of the patterns `wanted`.
 
-    None: with its evaluations, and what it keeps its best checkpoint by.
+    None: with its evaluations, and what it keeps its best checkpoint by. With `keep` what was read of a run is kept
+    beside it, and used the next time. `say` hears now and then how many are read.
     """
+    found: list[Run | LeftOut | None] = [None] * len(folders)
+    begun = dict[int, _Begun]()
+    for number, folder in enumerate(folders):
+        start = _guarded(folder, lambda folder=folder: _begin(folder, wanted, keep=keep))
+        if isinstance(start, _Begun) and start.rows is None:
+            begun[number] = start
+        else:
+            found[number] = _finished(folder, start)
+            say(number + 1 - len(begun))
+    for number, own in beside.each({number: start.job for number, start in begun.items()}):
+        start = dataclasses.replace(begun.pop(number), rows=own)
+        found[number] = _finished(folders[number], start)
+        say(len(folders) - len(begun))
+    return [each for each in found if each is not None]
+
+
+def read(folder: Path, wanted: Sequence[str] | None) -> Run | LeftOut:
+    """One run, read anew."""
+    return read_all([folder], wanted, keep=False)[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A run of which all but its rows is read."""
+
+    config: dict[str, Any]
+    protocol: dict[str, Any]
+    wanted: list[str]
+    job: cache.Job
+    rows: rows.Rows | Exception | None  # None: to be read from the run's file
+
+
+def _begin(folder: Path, wanted: Sequence[str] | None, *, keep: bool) -> _Begun | LeftOut:
+    now = cache.stamps(folder) if keep else None
+    kept = cache.load(folder, now) if now else cache.Kept()
+    content = kept.settings if kept.settings is not None else saved.content(folder)
+    as_json = cache.as_json(content) if now else b""
+    config, protocol = saved.parts(content)
+    if problem := _incomplete(config):
+        return LeftOut(folder=folder, reason=f"config.yaml: {problem}")
+    if wanted is None:
+        node = config.get("checkpoint")
+        wanted = ["eval/*", str(node.get("metric")) if isinstance(node, dict) else ""]
+    job = cache.Job(folder=folder, wanted=(*wanted, *kept.names), stamps=now, settings=as_json)
+    return _Begun(config=config, protocol=protocol, wanted=[*wanted], job=job, rows=kept.rows([*wanted]))
+
+
+def _guarded(folder: Path, reading: Callable[[], Any]) -> Any:
     try:
-        return _read(folder, wanted)
+        return reading()
     except build.ConfigError as error:
         return LeftOut(folder=folder, reason=str(error))
     except Exception as error:  # of files whose content nobody foresaw: one run of thousands
         return LeftOut(folder=folder, reason=f"cannot be read: {type(error).__name__}: {error}".partition("\n")[0])
 
 
-def _read(folder: Path, wanted: Sequence[str] | None) -> Run | LeftOut:
-    config, protocol = saved.read(folder)
-    if problem := _incomplete(config):
-        return LeftOut(folder=folder, reason=f"config.yaml: {problem}")
-    if wanted is None:
-        node = config.get("checkpoint")
-        wanted = ["eval/*", str(node.get("metric")) if isinstance(node, dict) else ""]
-    path = folder / "metrics.jsonl"
-    try:
-        raw, written = path.read_bytes(), path.stat().st_mtime
-    except OSError as error:
+def _finished(folder: Path, start: _Begun | LeftOut) -> Run | LeftOut:
+    return start if isinstance(start, LeftOut) else _guarded(folder, lambda: _run(folder, start))
+
+
+def _run(folder: Path, start: _Begun) -> Run | LeftOut:
+    own = start.rows
+    if isinstance(own, OSError):
         reason = _failure(folder)
-        return LeftOut(
-            folder=folder, reason=f"metrics.jsonl: {error.strerror}" + f"; it failed: {reason}" * bool(reason)
-        )
-    rows = _Rows(raw, wanted)
-    if not len(rows.x):
-        reason = _failure(folder) or rows.problem
-        return LeftOut(folder=folder, reason="no rows yet" + f": {reason}" * bool(reason))
-    reached = int(max(rows.x))
-    state, reason = _state(folder, reached >= int(config["budget"]), rows.seconds, time.time() - written)
-    attempts = _lines(folder / "provenance.jsonl")
-    resumed = tuple(line["step"] for line in attempts[1:] if isinstance(line.get("step"), int))
+        told = f"metrics.jsonl: {own.strerror}" + f"; it failed: {reason}" * bool(reason)
+        return LeftOut(folder=folder, reason=told, retry=_retry(folder) if reason else "")
+    if isinstance(own, Exception) or own is None:
+        raise own or AssertionError
+    if not len(own.x):
+        failed = _failure(folder)
+        reason = failed or own.problem
+        told = "no rows yet" + f": {reason}" * bool(reason)
+        return LeftOut(folder=folder, reason=told, retry=_retry(folder) if failed else "")
+    reached = int(own.x.max())
+    quiet = time.time() - (folder / "metrics.jsonl").stat().st_mtime
+    state, reason = _state(folder, reached >= int(start.config["budget"]), own.seconds, quiet)
+    attempts = _attempts(folder)
+    device_seconds = _device_seconds(own, attempts)
+    lost: list[Any] = [line.get("lost_steps") for line in attempts[1:]]
     return Run(
         folder=folder,
-        config=config,
-        protocol=protocol,
-        metrics=rows.series(attempts),
-        names=rows.names,
-        unit=rows.unit,
+        config=start.config,
+        protocol=start.protocol,
+        metrics=_series(own, device_seconds, start.wanted),
+        names=own.names,
+        unit=own.unit,
         reached=reached,
         state=state,
         reason=reason,
-        resumed=resumed,
-        origin=attempts[-1] if attempts else {},
-        notes=tuple(note for note in [rows.problem] if note),
-        digest=hashlib.sha256(raw).hexdigest(),
+        resumed=tuple(line["step"] for line in attempts[1:] if isinstance(line.get("step"), int)),
+        requeued=status.requeued(folder),
+        lost_steps=sum(map(int, lost)) if all(isinstance(each, int) for each in lost) else None,
+        hours=_largest(own.seconds) / 3600,
+        device_hours=_largest(device_seconds) / 3600,
+        retry=_retry(folder) if state in (FAILED, UNFINISHED) else "",
+        origin={key: value for key, value in attempts[-1].items() if key != "lost_steps"} if attempts else {},
+        notes=tuple(note for note in [own.problem, _clock(own.seconds)] if note),
+        digest=own.digest,
     )
 
 
-class _Rows:
-    """The columns of a metrics.jsonl; lines that cannot be read are counted."""
-
-    def __init__(self, raw: bytes, wanted: Sequence[str]):
-        self.unit, self.names = "frames", {*_HEAD}
-        self.x, self.steps, self.seconds = list[int](), list[int](), list[float]()
-        self._wanted, self._columns = wanted, dict[str, tuple[list[int], list[float]]]()
-        lines = raw.split(b"\n")
-        bad = [number for number, line in enumerate(lines, start=1) if line.strip() and not self._add(line)]
-        torn = bool(bad) and bad[-1] == len(lines)  # the last line without its end: still being written, or a kill
-        bad = bad[:-1] if torn else bad
-        shown = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
-        self.problem = f"metrics.jsonl: {len(bad)} of {len(lines)} lines cannot be read (line {shown})" if bad else ""
-        if torn:
-            self.problem += "; the last line is torn" if self.problem else "metrics.jsonl: the last line is torn"
-        self.names -= _HEAD
-
-    def series(self, attempts: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
-        """By x, rows of one x in their order: what a second process wrote into the file may go backwards."""
-        x, steps = np.asarray(self.x, np.int64), np.asarray(self.steps, np.int64)
-        seconds, found = np.asarray(self.seconds, np.float64), {}
-        device_seconds = np.cumsum(np.diff(seconds, prepend=0.0) * _devices(attempts, steps))
-        for name, (rows, values) in self._columns.items():
-            own = np.asarray(rows, np.int64)
-            own = own[order := np.argsort(x[own], kind="stable")]
-            found[name] = Series(
-                x=x[own],
-                values=np.asarray(values, np.float64)[order],
-                steps=steps[own],
-                hours=seconds[own] / 3600,
-                device_hours=device_seconds[own] / 3600,
-            )
-        return found
-
-    def _add(self, line: bytes) -> bool:
-        row = _row(line)
-        unit = next((unit for unit in UNITS if unit in row), None) if row else None
-        if row is None or unit is None or not isinstance(row[unit], int):
-            return False
-        self.unit = unit
-        self.x.append(row[unit])
-        step = row.get("step")
-        self.steps.append(step if isinstance(step, int) else 0)
-        seconds = row.get("seconds")
-        self.seconds.append(float(seconds) if isinstance(seconds, int | float) else math.nan)
-        if not self.names.issuperset(row):
-            self._meet(row.keys() - self.names)
-        for name, (at, values) in self._columns.items():
-            if name in row and (number := _number(row[name])) is not None:
-                at.append(len(self.x) - 1)
-                values.append(number)
-        return True
-
-    def _meet(self, names: Iterable[str]) -> None:
-        """Names of metrics that no row had yet."""
-        self.names |= {*names}
-        asked = [n for n in names if any(fnmatch.fnmatchcase(n, pattern) for pattern in self._wanted)]
-        self._columns |= {name: ([], []) for name in asked}
+def _series(own: rows.Rows, device_seconds: np.ndarray, wanted: Sequence[str]) -> dict[str, Series]:
+    """By x, rows of one x in their order: what a second process wrote into the file may go backwards."""
+    shared, found = dict[int, tuple[np.ndarray, dict[str, np.ndarray]]](), {}
+    for name in rows.matching(own.columns, wanted):
+        at, values = own.columns[name]
+        if id(at) not in shared:
+            order = np.argsort(own.x[at], kind="stable")
+            place = at[order]
+            axes = {"x": own.x[place], "steps": own.steps[place], "hours": own.seconds[place] / 3600}
+            shared[id(at)] = order, axes | {"device_hours": device_seconds[place] / 3600}
+        order, axes = shared[id(at)]
+        found[name] = Series(values=values[order], **axes)
+    return found
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        try:
-            row = json.loads(line)  # NaN and Infinity, which others write
-        except ValueError:
-            return None
-    return row if isinstance(row, dict) else None
-
-
-def _number(value: Any) -> float | None:
-    """NaN for null and whatever is not finite; None for what is no number."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else math.nan
-    except OverflowError:  # of an integer
-        return math.nan
+def _device_seconds(own: rows.Rows, attempts: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """[n], seconds times devices up to each row; NaN where the row has no seconds, or an attempt no devices."""
+    found = np.full(len(own.x), math.nan)
+    known = np.isfinite(own.seconds)
+    found[known] = np.cumsum(np.diff(own.seconds[known], prepend=0.0) * _devices(attempts, own.steps)[known])
+    return found
 
 
 def _devices(attempts: Sequence[Mapping[str, Any]], steps: np.ndarray) -> np.ndarray:
@@ -243,23 +244,32 @@ def _devices(attempts: Sequence[Mapping[str, Any]], steps: np.ndarray) -> np.nda
     return count
 
 
+def _largest(values: np.ndarray) -> float:
+    return float(np.nanmax(values)) if np.isfinite(values).any() else math.nan
+
+
+def _clock(seconds: np.ndarray) -> str:
+    back = int(np.count_nonzero(np.diff(seconds[np.isfinite(seconds)]) < 0))
+    return f"metrics.jsonl: the seconds go backwards {back} times, so hours are not to be trusted" if back else ""
+
+
 def _incomplete(config: Any) -> str:
     """What the config of a run lacks, if anything."""
     if not isinstance(config, dict):
         return "no mapping"
     budget = config.get("budget")
-    if not isinstance(budget, int | float) or isinstance(budget, bool):
+    if not isinstance(budget, int | float) or isinstance(budget, bool) or not math.isfinite(budget):
         return f"budget={budget}: no number, so this is no run, or its file was cut short"
     return ""
 
 
-def _state(folder: Path, reached: bool, seconds: Sequence[float], quiet: float) -> tuple[str, str]:
+def _state(folder: Path, reached: bool, seconds: np.ndarray, quiet: float) -> tuple[str, str]:
     """Of a run whose last row was written `quiet` seconds ago, and why it failed or when that was."""
     if reason := _failure(folder):
         return FAILED, reason
     if reached:
         return DONE, ""
-    gaps = np.diff(np.asarray(seconds, np.float64))
+    gaps = np.diff(seconds)
     longest = float(np.nanmax(gaps)) if np.isfinite(gaps).any() else 0.0
     ago = (
         f"{quiet / 60:.0f} min"
@@ -272,18 +282,32 @@ def _state(folder: Path, reached: bool, seconds: Sequence[float], quiet: float) 
 
 
 def _failure(folder: Path) -> str:
-    with contextlib.suppress(OSError):
-        lines = [line for line in (folder / saved.FAILURE).read_text(errors="replace").splitlines() if line.strip()]
-        return lines[0] if lines else f"{saved.FAILURE} is empty"
+    if (folder / saved.FAILURE).is_file():
+        told = [line for line in files.lines(folder / saved.FAILURE) if line.strip()]
+        return told[0] if told else f"{saved.FAILURE} is empty, or cannot be read"
     return status.failure(folder) or ""
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _retry(folder: Path) -> str:
+    """What goes on with the run: its launch by Slurm, or else the training."""
+    launch = jobs.launch_of(folder)
+    module, key = ("launch", "retry") if launch else ("train", "resume")
+    return f"python -m experiments.{module} {overrides.quoted(key, str(launch or folder))}"
+
+
+def _attempts(folder: Path) -> list[dict[str, Any]]:
     try:
-        rows = [_row(line) for line in path.read_bytes().splitlines()]
+        found = [rows.parsed(line) for line in files.read(folder / "provenance.jsonl").splitlines()]
     except OSError:
         return []
-    return [row for row in rows if row is not None]
+    return [line for line in found if line is not None]
+
+
+def _named(each: tuple[Path, LeftOut | None]) -> tuple[Path, LeftOut | None]:
+    """Left out where no page and no table could hold its name."""
+    folder = each[0]
+    shown = Path(str(folder).encode(errors="backslashreplace").decode())
+    return each if shown == folder else (shown, LeftOut(folder=shown, reason="its name is not UTF-8; rename it"))
 
 
 def _inside(folder: Path) -> Iterator[tuple[Path, LeftOut | None]]:
@@ -291,21 +315,21 @@ def _inside(folder: Path) -> Iterator[tuple[Path, LeftOut | None]]:
     seen = set[str]()  # real paths: links may lead in a circle
     left_out: list[LeftOut] = []
     unreadable = lambda error: left_out.append(LeftOut(folder=Path(error.filename), reason=str(error.strerror)))
-    for place, inner, files in os.walk(folder, followlinks=True, onerror=unreadable):
+    for place, inner, names in os.walk(folder, followlinks=True, onerror=unreadable):
         inner.sort(key=lambda name: (len(name), name) if name.isdecimal() else (1_000, name))
         here, real = Path(place), os.path.realpath(place)
-        traces = {*inner, *files} & _TRACES
-        if real in seen or saved.FILE in files or traces:
+        traces = {*inner, *names} & _TRACES
+        if real in seen or saved.FILE in names or traces:
             inner.clear()
         if real not in seen:
-            if saved.FILE in files:
+            if saved.FILE in names:
                 yield here, None
             elif traces:
                 failure = _failure(here)
                 yield here, LeftOut(folder=here, reason="no config.yaml" + f": {failure}" * bool(failure))
         seen.add(real)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        for member in json.loads((folder / "slurm" / "launch.json").read_text())["members"]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        for member in json.loads(files.read(folder / "slurm" / "launch.json"))["members"]:
             here = folder / member["folder"]
             if not any((here / name).exists() for name in (saved.FILE, *_TRACES)):
                 failure = _failure(here)

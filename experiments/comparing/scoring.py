@@ -46,6 +46,11 @@ class Member:
     reached: int
     budget: int
     resumed: tuple[int, ...]
+    requeued: int
+    lost_steps: int | None  # None: not known
+    hours: float | None
+    device_hours: float | None
+    retry: str
     notes: tuple[str, ...]
     values: Mapping[str, Mapping[str, float | None]]  # metric -> last, best, at, at_x
 
@@ -82,6 +87,11 @@ def member(
         reached=run.reached,
         budget=run.budget,
         resumed=run.resumed,
+        requeued=run.requeued,
+        lost_steps=run.lost_steps,
+        hours=_finite(run.hours),
+        device_hours=_finite(run.device_hours),
+        retry=run.retry,
         notes=run.notes,
         values={name: _values(run.metrics.get(name), better, asked.at) for name, better in metrics.items()},
     )

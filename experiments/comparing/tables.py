@@ -187,24 +187,12 @@ def _protocols(found: report.Report) -> Table:
 
 
 def _runs(found: report.Report) -> Table:
-    columns = (
-        "folder",
-        "group",
-        "task",
-        "seed",
-        "state",
-        "why",
-        "reached",
-        "budget",
-        "unit",
-        "resumed",
-        "protocol",
-        "notes",
-    )
+    columns = ("folder", "group", "task", "seed", "state", "why", "to go on", "reached", "budget", "unit", "hours")
+    columns += ("device-hours", "resumed", "requeued", "steps lost", "protocol", "notes")
     rows = tuple(
         (
-            *(str(m.folder), m.group, m.task, str(m.seed), m.state, m.reason, m.reached, m.budget, m.unit),
-            *(len(m.resumed), m.protocol, "; ".join(m.notes)),
+            *(str(m.folder), m.group, m.task, str(m.seed), m.state, m.reason, m.retry, m.reached, m.budget, m.unit),
+            *(m.hours, m.device_hours, len(m.resumed), m.requeued, m.lost_steps, m.protocol, "; ".join(m.notes)),
         )
         for m in found.members
     )
@@ -212,8 +200,8 @@ def _runs(found: report.Report) -> Table:
 
 
 def _left_out(found: report.Report) -> Table:
-    rows = tuple((str(each.folder), each.reason) for each in found.left_out)
-    return Table("left_out", "Left out", ("folder", "why"), rows)
+    rows = tuple((str(each.folder), each.reason, each.retry) for each in found.left_out)
+    return _without_empty(Table("left_out", "Left out", ("folder", "why", "to go on"), rows))
 
 
 def _without_empty(table: Table) -> Table:

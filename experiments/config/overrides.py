@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -100,3 +102,11 @@ def command() -> str:
     """What was typed, where Hydra was asked for it."""
     settings = hydra_config.HydraConfig.get()
     return f"python -m experiments.{settings.job.name} {' '.join(typed())}"
+
+
+def quoted(key: str, value: str) -> str:
+    """`key=value` to be pasted into a shell, whatever the value holds."""
+    if not re.fullmatch(r"[A-Za-z0-9._/@+-]+", value):  # as Hydra takes it
+        inner = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+        value = "'" + inner.replace("${", "\\${") + "'"
+    return shlex.quote(f"{key}={value}")

@@ -10,6 +10,7 @@ import yaml
 from hydra.core import hydra_config
 from omegaconf import OmegaConf
 
+from core import files
 from experiments.config import build, overrides
 
 FILE = "config.yaml"  # in a run's folder
@@ -18,7 +19,25 @@ FAILURE = "error.txt"  # likewise: why it ended badly, until it goes on; the rea
 # Keys whose values are places, where something lies there.
 PLACES = re.compile(r"(\w+_)?(path|folder|file|directory|dir|root|run)|init_from")
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
+LONGEST = 4 << 20  # bytes of a config.yaml
+_DEEPEST, _MOST = 100, 1_000_000  # levels, and values with every alias written out
+
+
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
+
+
+class _Loader(_BASE):
+    """Reads scalars as OmegaConf does: 1e-3 is a number, a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_FLOAT = r"""[-+]?[0-9]+(_[0-9]+)*(\.[0-9_]*)?[eE][-+]?[0-9]+|[-+]?[0-9]+(_[0-9]+)*\.[0-9_]*
+|\.[0-9]+(_[0-9]+)*([eE][-+][0-9]+)?|[-+]?[0-9]+(_[0-9]+)*(:[0-5]?[0-9])+\.[0-9_]*
+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"""
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"^(?:{_FLOAT})$", re.X), list("-+0123456789."))
 
 
 def save(folder: Path, config: Mapping[str, Any], *, protocol: Mapping[str, Any] | None = None) -> None:
@@ -59,17 +78,32 @@ def load(folder: str | Path) -> dict[str, Any]:
 def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Config and protocol of the run in `folder`, as `load` and `protocol` give them, in a twentieth of their time.
 
-    Raises build.ConfigError where the file is missing, or is not YAML of a mapping.
+    Raises: as `content`.
     """
-    path = Path(folder) / FILE
+    return parts(content(folder))
+
+
+def content(folder: str | Path) -> dict[str, Any]:
+    """What `config.yaml` holds, as it is written.
+
+    Raises build.ConfigError where the file is missing, is not YAML of a mapping, or would not fit into memory.
+    """
     try:
-        content = yaml.load(path.read_bytes(), _LOADER)
+        raw = files.read(Path(folder) / FILE, most=LONGEST)
+        _refuse_deep(raw)
+        content = yaml.load(raw, _Loader)
+        if not isinstance(content, dict):
+            raise build.ConfigError("", f"{FILE}: holds no settings")
+        _values(content, {})
     except OSError as error:
         raise build.ConfigError("", f"{FILE}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise build.ConfigError("", f"{FILE}: cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise build.ConfigError("", f"{FILE}: holds no settings")
+    return content
+
+
+def parts(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config and protocol of what a `config.yaml` holds, which is changed."""
     told = content.pop("protocol", None)
     told = told if isinstance(told, dict) else {}
     return _renamed(content, told), told
@@ -85,6 +119,30 @@ def nodes(value: Any) -> list[dict[str, Any]]:
     """All mappings in a config."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [node for item in inner for node in nodes(item)] + ([value] if isinstance(value, dict) else [])
+
+
+def _refuse_deep(raw: bytes) -> None:
+    """Raises ValueError for what is nested so deeply that libyaml would end the process."""
+    depth = 0
+    if sum(map(raw.count, (b"[", b"{", b"- ", b"? "))) < _DEEPEST:
+        return
+    for event in yaml.parse(raw, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"nested more than {_DEEPEST} levels deep")
+
+
+def _values(value: Any, known: dict[int, int]) -> int:
+    """How many values it holds, those behind each alias counted; ValueError where there is no end of them."""
+    if not isinstance(value, dict | list | set | tuple):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MOST  # until it is counted: it may hold itself
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_values(item, known) for item in inner)
+    if known[id(value)] >= _MOST:
+        raise ValueError(f"its aliases stand for more than {_MOST:,} values")
+    return known[id(value)]
 
 
 def _renamed(config: dict[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:

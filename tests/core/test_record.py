@@ -51,14 +51,14 @@ def test_a_metric_cannot_take_the_name_of_a_column(tmp_path, name):
 
 def test_rewind_keeps_the_checkpoint_and_what_came_before(tmp_path):
     path = _write(tmp_path, range(1, 8))
-    assert record.rewind(path, 5) == 2
+    assert record.rewind(path, 5) == record.Removed(rows=2, steps=2)
     assert _steps(path) == [1, 2, 3, 4, 5]
     before = path.stat().st_ino
-    assert record.rewind(path, 5) == 0
+    assert record.rewind(path, 5) == record.Removed(rows=0, steps=0)
     assert path.stat().st_ino == before  # nothing to remove: not even rewritten
-    assert record.rewind(path, 0) == 5
+    assert record.rewind(path, 0) == record.Removed(rows=5, steps=5)
     assert path.read_text() == ""
-    assert record.rewind(tmp_path / "none.jsonl", 5) == 0
+    assert record.rewind(tmp_path / "none.jsonl", 5).rows == 0
 
 
 @pytest.mark.parametrize("torn", [b'{"step": 4, "fra', b'{"step": 4}', b"\x00\x00\n", b"7\n"])
@@ -66,7 +66,7 @@ def test_a_line_torn_by_a_kill_goes_and_the_next_row_is_whole(tmp_path, torn):
     path = _write(tmp_path, [1, 2, 3])
     with path.open("ab") as file:
         file.write(torn)
-    assert record.rewind(path, 100) == 1
+    assert record.rewind(path, 100).rows == 1
     _write(tmp_path, [4])
     assert _steps(path) == [1, 2, 3, 4]
 
