@@ -11,10 +11,11 @@ from typing import Literal
 
 import orjson
 
-from experiments.comparing import reading, report, scoring, tables, writing
+from experiments.comparing import page, reading, report, scoring, tables, writing
 from experiments.config import build, command_line, overrides
 
-_OWN = ("report.json", "report.md", "tables.tex")  # and a .csv for each table
+PAGE = "report.html"  # unless `out` names another
+_OWN = ("report.json", "report.md", "tables.tex")  # and the page, and a .csv for each table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,17 @@ class Wanted:
             raise ValueError("runs: missing; runs=[<folder or pattern>,...] or sweep=<folder> says what to compare")
         if self.at is not None and self.at < 1:
             raise ValueError(f"at={self.at}: must be at least 1 frame or image")
-        if Path(self.out).suffix in (".html", ".md", ".csv", ".json", ".tex"):
-            raise ValueError(f"out={self.out}: is a folder for several files; leave {Path(self.out).suffix} out")
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise ValueError(f"out={self.out}: is a file; name a folder")
+        if Path(self.out).suffix in (".md", ".csv", ".json", ".tex"):
+            raise ValueError(f"out={self.out}: names the page (.html) or a folder; leave {Path(self.out).suffix} out")
+        if self.place.exists() and not self.place.is_file():
+            raise ValueError(f"out={self.out}: {self.place} is a folder; name a file that ends in .html, or its folder")
+        if self.place.parent.exists() and not self.place.parent.is_dir():
+            raise ValueError(f"out={self.out}: {self.place.parent} is a file; name a folder")
+
+    @property
+    def place(self) -> Path:
+        """Of the page; the other files lie beside it."""
+        return Path(self.out) if Path(self.out).suffix == ".html" else Path(self.out) / PAGE
 
 
 def task(settings: command_line.Config, _: Path) -> None:
@@ -50,8 +58,8 @@ def task(settings: command_line.Config, _: Path) -> None:
     folders, left_out = reading.find(_several(wanted.runs) or (), key="runs")
     of_sweep, more = reading.find(_several(wanted.sweep) or (), key="sweep")
     metrics = _several(wanted.metric)
-    every = [*dict.fromkeys([*folders, *of_sweep])]
-    read = reading.read_all(every, metrics, keep=wanted.cache, say=_progress(len(every)))
+    places = [*dict.fromkeys([*folders, *of_sweep])]
+    read = reading.read_all(places, metrics, keep=wanted.cache, say=_progress(len(places)))
     runs = [run for run in read if isinstance(run, reading.Run)]
     left_out += [*more, *(run for run in read if isinstance(run, reading.LeftOut))]
     if not runs:
@@ -67,28 +75,33 @@ def task(settings: command_line.Config, _: Path) -> None:
         paired=wanted.paired,
     )
     found = report.make(runs, left_out, asked)
-    every, out = tables.tables(found), Path(wanted.out)
-    write(found, every, out)
-    _say(writing.markdown(found, every, brief=True))
-    _say(f"written: {out}/ with {', '.join(_OWN)} and a .csv of each table")
+    every = tables.tables(found)
+    write(found, every, wanted.place)
+    _say(writing.valid(writing.markdown(found, every, brief=True)))
+    _say(f"written: {wanted.place}, and beside it {', '.join(_OWN)} and a .csv of each table")
 
 
-def write(found: report.Report, every: Sequence[tables.Table], out: Path) -> None:
-    """All forms of the report into the folder `out`; what an earlier one left there goes."""
+def write(found: report.Report, every: Sequence[tables.Table], place: Path) -> None:
+    """The page at `place`, all other forms of the report beside it; files that only an earlier report had go."""
+    out = place.parent
+    head = {
+        "command": overrides.command(),
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    csv = {f"{table.name}.csv": writing.as_csv(table) for table in every}
+    texts = csv | {"report.md": writing.markdown(found, every, brief=False), "tables.tex": writing.latex(every)}
+    files = [*_OWN, *csv]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for old in out.glob("*.csv") if (out / "report.json").exists() else ():
-            old.unlink()
-        for table in every:
-            (out / f"{table.name}.csv").write_text(writing.as_csv(table))
-        (out / "report.md").write_text(writing.markdown(found, every, brief=False))
-        (out / "tables.tex").write_text(writing.latex(every))
-        head = {
-            "command": overrides.command().encode(errors="backslashreplace").decode(),
-            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        text = orjson.dumps({**head, **writing.content(found)}, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+        for name in _earlier(out):
+            (out / name).unlink(missing_ok=True)
+        for name, text in texts.items():
+            (out / name).write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files as they are
+        content = {**head, "files": files, **writing.content(found)}
+        text = writing.as_json(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
         (out / "report.json").write_bytes(text + b"\n")
+        text = page.render(found, every, command=head["command"], written=head["written"], files=files)
+        place.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise build.ConfigError("out", f"={out}: {error.strerror}") from error
 
@@ -114,6 +127,15 @@ def _say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _earlier(out: Path) -> list[str]:
+    """The tables' files of the report that lies in `out`."""
+    try:
+        names = orjson.loads((out / "report.json").read_bytes()).get("files", ())
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [name for name in names if isinstance(name, str) and name == Path(name).name and name.endswith(".csv")]
 
 
 def _several(value: Sequence[str] | str | None) -> tuple[str, ...] | None:

@@ -4,11 +4,12 @@ import csv
 import dataclasses
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from experiments.comparing import groups, report, statistics, tables
 
@@ -44,8 +45,14 @@ def markdown(found: report.Report, every: Sequence[tables.Table], *, brief: bool
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
-def method(found: report.Report) -> list[str]:
-    """In a line each."""
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    plain = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|#~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|!(?=\[))", r"\\\1", plain)
+
+
+def method(found: report.Report, *, text: Callable[[str], str] = escaped) -> list[str]:
+    """In a line each; `text` is how names are shown."""
     asked = found.asked
     ways = ["`last`: a run's last value", "`best`: its best, the better the more evaluations there were"]
     if asked.at is not None:
@@ -58,7 +65,7 @@ def method(found: report.Report) -> list[str]:
     directions = ", ".join(f"{name} ({better} is better)" for name, better in found.metrics.items())
     others = f" Not shown: {', '.join(found.others)}." * bool(found.others)
     return [
-        f"Metrics: {escaped(directions)}.{escaped(others)}",
+        f"Metrics: {text(directions)}.{text(others)}",
         f"{'; '.join(ways)}. Nothing is sampled: every row is read.",
         "Mean: 95 % interval by Student's t. Median, IQM (mean of the middle half) and figures over games: 95 % "
         f"percentile bootstrap, {statistics.RESAMPLES} resamples of seeds within tasks.",
@@ -96,6 +103,23 @@ def as_csv(table: tables.Table) -> str:
     return file.getvalue()
 
 
+def as_json(values: Any, *, option: int = 0) -> bytes:
+    """UTF-8, whatever the names of files hold."""
+    try:
+        return orjson.dumps(values, option=option)
+    except TypeError:  # a lone surrogate, which stands for a byte that is no UTF-8
+        return orjson.dumps(valid(values), option=option)
+
+
+def valid(value: Any) -> Any:
+    """With `?` for bytes of file names that are no UTF-8."""
+    if isinstance(value, dict):
+        return {valid(key): valid(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [valid(item) for item in value]
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 def content(found: report.Report) -> dict[str, Any]:
     """The report as plain values, for JSON."""
     return _plain(
@@ -107,12 +131,6 @@ def content(found: report.Report) -> dict[str, Any]:
             "method": method(found),
         }
     )
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    plain = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|#~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|!(?=\[))", r"\\\1", plain)
 
 
 def _markdown(table: tables.Table) -> list[str]:

@@ -285,7 +285,11 @@ def test_mistakes_are_told_before_anything_is_written(base, tmp_path: pathlib.Pa
         "group=learner.bach: no run has such a setting; did you"
     )
     assert told("runs=runs", "at=0") == "at=0: must be at least 1 frame or image\n"
-    assert told("runs=runs", "out=report.html").startswith("out=report.html: is a folder for several files")
+    assert told("runs=runs", "out=report.md").startswith("out=report.md: names the page (.html) or a folder")
+    (tmp_path / "runs" / "page.html").mkdir()
+    assert "runs/page.html is a folder" in told("runs=runs", "out=runs/page.html")
+    (tmp_path / "runs" / "page.html").rmdir()
+    assert "metrics.jsonl is a file; name a folder" in told("runs=runs", "out=runs/0/metrics.jsonl/report.html")
     assert told("runs=runs", "protocols=all").startswith("protocols=all: should be 'apart' or 'any'")
     (tmp_path / "runs" / "0" / "metrics.jsonl").unlink()
     assert "no run that can be read\n" in told("runs=runs")

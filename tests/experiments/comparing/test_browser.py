@@ -1,0 +1,350 @@
+"""The page in Debian's chromium: what a reader does with it, what it must never do, and how it looks to a measure."""
+
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from playwright import sync_api
+
+from experiments.comparing import page, reading, report, scoring, tables
+from tests.experiments.comparing import folders
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine; Debian: apt-get install chromium"
+)
+HOSTILE = ("</script><script>window.hacked=1</script>", "<img src=x onerror=window.hacked=1>", "${7*7}", "{{7*7}}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def made(*places: pathlib.Path, **asked) -> report.Report:
+    runs = [reading.read(place, asked.get("metrics")) for place in places]
+    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
+
+
+def written(found: report.Report, folder: pathlib.Path, **more) -> pathlib.Path:
+    (folder / "report.html").write_text(page.render(found, tables.tables(found), **more), errors="replace")
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def base():
+    return folders.settings("experiment=dqn/cartpole", "tracker=none")
+
+
+@pytest.fixture(scope="module")
+def found(base, tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    """Two batches × two learning rates × three seeds; one failed, one went on after a kill, with another's devices."""
+    root, random = tmp_path_factory.mktemp("runs"), np.random.default_rng(0)
+    places = []
+    for number, (batch, rate) in enumerate([(8, 1e-4), (8, 1e-2), (16, 1e-4), (16, 1e-2)]):
+        for seed in range(3):
+            values = {
+                folders.METRIC: [*(10.0 * number + np.arange(1, 31) + random.normal(size=30))],
+                "eval/loss": [*np.exp(-np.arange(30) / 10.0)],
+            }
+            changes = {"learner.batch": batch, "optimizer.learning_rate": rate, "seed": seed, "source.seed": seed}
+            origin = {"hardware": {"devices": {"kinds": {"H100": 4}}}}
+            places.append(folders.write(root / f"{number}-{seed}", base, values, origin=origin, **changes))
+    (places[-1] / "error.txt").write_text("OSError: the disk is full\n")
+    with (places[0] / "provenance.jsonl").open("a") as file:
+        file.write('{"step": 12, "hardware": {"devices": {"kinds": {"H100": 2}}}}\n')
+    return made(*places, metrics=("eval/*",))
+
+
+@pytest.fixture(scope="module")
+def place(found, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return written(found, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def opened(browser, place) -> Iterator[sync_api.Page]:
+    with watched(browser, place) as tab:
+        yield tab
+
+
+class watched:
+    """A tab with the page in it; at its end there must have been no message, no error and no request."""
+
+    def __init__(self, browser: sync_api.Browser, place: pathlib.Path, **context):
+        self.place, self.told = place, list[str]()
+        self.context = browser.new_context(**{"viewport": {"width": 1600, "height": 1000}, **context})
+
+    def __enter__(self) -> sync_api.Page:
+        tab = self.context.new_page()
+        tab.on("console", lambda message: self.told.append(f"{message.type}: {message.text}"))
+        tab.on("pageerror", lambda error: self.told.append(str(error)))
+        tab.on("request", lambda request: self.told.append(request.url))
+        tab.goto(self.place.as_uri())
+        tab.wait_for_selector("html[data-usable]", state="attached", timeout=20_000)
+        return tab
+
+    def __exit__(self, *error):
+        self.context.close()
+        if error[0] is None:
+            assert self.told == [self.place.as_uri()]
+
+
+def figure(tab: sync_api.Page) -> sync_api.Locator:
+    tab.locator("#curves").scroll_into_view_if_needed()
+    first = tab.locator(".figure").first
+    first.locator("canvas").wait_for()
+    return first
+
+
+def readout(tab: sync_api.Page) -> tuple[str, dict[str, list[str]]]:
+    rows = tab.locator(".figure").first.locator(".readout tbody tr")
+    cells = rows.evaluate_all(
+        "rows => rows.map(row => [row.dataset.group, ...[...row.cells].slice(1).map(c => c.textContent)])"
+    )
+    return tab.locator(".readout caption").first.inner_text(), {name: rest for name, *rest in cells}
+
+
+def view(tab: sync_api.Page) -> list[float]:
+    return [float(each) for each in str(tab.locator(".figure .plot").first.get_attribute("data-view")).split()]
+
+
+def expected(found: report.Report, x: float, *, axis: str = "frames", statistic: str = "mean") -> dict[str, list[str]]:
+    rows = {}
+    for curve in found.curves:
+        if curve.metric == folders.METRIC:
+            band = curve.bands[axis]
+            (at,) = np.flatnonzero(band.x == x)
+            interval = (float(band.low[statistic][at]), float(band.high[statistic][at]))
+            rows[curve.group] = [
+                tables.shown(float(band.center[statistic][at])),
+                tables.shown(interval),
+                f"n = {band.n[at]}",
+            ]
+    return rows
+
+
+def test_the_figures_at_the_cursor_are_the_reports(opened: sync_api.Page, found):
+    box = figure(opened).locator(".u-over").bounding_box()
+    assert box is not None
+    opened.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 50)
+    opened.wait_for_function("document.querySelector('.readout caption').textContent.startsWith('frames ')")
+    where, rows = readout(opened)
+    x = float(where.removeprefix("frames ").replace(",", ""))
+    assert 1_000 < x < 2_000 and {name: cells[:3] for name, cells in rows.items()} == expected(found, x)
+    opened.get_by_label("over seeds").select_option("iqm")
+    opened.locator(".figure .plot").first.focus()
+    opened.keyboard.press("End")
+    opened.wait_for_function("document.querySelector('.readout caption').textContent === 'frames 3,000'")
+    told = {name: cells[:3] for name, cells in readout(opened)[1].items()}
+    assert told == expected(found, 3_000, statistic="iqm")
+    spoken = opened.locator(".figure [aria-live]").first.inner_text()
+    assert spoken.startswith("frames 3,000; ") and told[next(iter(found.labels))][0] in spoken
+    opened.keyboard.press("ArrowLeft")
+    opened.wait_for_function("document.querySelector('.readout caption').textContent === 'frames 2,900'")
+
+
+def test_axes_zoom_and_reset(opened: sync_api.Page, found):
+    plot = figure(opened).locator(".u-over")
+    whole = view(opened)
+    box = plot.bounding_box()
+    assert box is not None and whole[0] < 100 and whole[1] > 3_000
+    drag = lambda begin, end: (
+        opened.mouse.move(box["x"] + box["width"] * begin, box["y"] + 100),
+        opened.mouse.down(),
+        opened.mouse.move(box["x"] + box["width"] * end, box["y"] + 105, steps=5),
+        opened.mouse.up(),
+    )
+    drag(0.25, 0.5)
+    near = view(opened)
+    assert near[0] == pytest.approx(whole[0] + 0.25 * (whole[1] - whole[0]), rel=0.02) and near[1] < 1_700
+    assert near[3] - near[2] < whole[3] - whole[2]  # y follows what is there
+    opened.get_by_label("drag").select_option("pan")
+    drag(0.5, 0.25)
+    assert view(opened)[0] == pytest.approx(near[0] + 0.25 * (near[1] - near[0]), rel=0.02)
+    plot.dblclick()
+    assert view(opened) == whole
+    opened.keyboard.press("+")
+    assert view(opened)[1] - view(opened)[0] == pytest.approx((whole[1] - whole[0]) / 1.5)
+    opened.keyboard.press("Shift+ArrowRight")
+    opened.keyboard.press("Escape")
+    assert view(opened) == whole
+    opened.get_by_label("x-axis").select_option("device hours")
+    assert view(opened)[1] < 1
+    assert readout(opened)[1] != {} and "device hours" in readout(opened)[0]
+    opened.get_by_label("x-axis").select_option("frames")
+    opened.get_by_label("log x").first.check()
+    opened.get_by_label("log y").first.check()
+    assert 0 < view(opened)[0] < 100 and view(opened)[2] > 0
+    opened.get_by_label("Smoothing window").fill("20")
+    opened.get_by_label("single seeds").uncheck()
+    assert figure(opened).locator("canvas").is_visible()
+
+
+def test_a_hidden_group_goes_from_curves_and_tables_and_changes_no_number(opened: sync_api.Page, found):
+    figure(opened)
+    first = next(iter(found.labels))
+    before = readout(opened)[1]
+    scores = opened.locator("#section-scores-eval-episode-return-last tbody tr")
+    texts = scores.all_inner_texts()
+    colours = lambda: (
+        opened.locator(".readout").first.locator("line").evaluate_all("all => all.map(e => e.className.baseVal)")
+    )
+    known = colours()
+    opened.locator(f"#groups li[data-group='{first}'] input").uncheck()
+    assert readout(opened)[1] == {name: cells for name, cells in before.items() if name != first}
+    assert scores.all_inner_texts() == texts[1:] and colours() == known[1:]
+    assert "1 of hidden groups" in opened.locator("#section-scores-eval-episode-return-last [role=status]").inner_text()
+    opened.get_by_label("Filter groups").fill("batch=16")
+    assert len(readout(opened)[1]) == 2 and scores.count() == 2
+    opened.get_by_label("Filter groups").fill("")
+    opened.get_by_role("button", name="All", exact=True).click()
+    assert readout(opened)[1] == before and scores.all_inner_texts() == texts
+
+
+def test_tables_are_sorted_filtered_and_narrowed(opened: sync_api.Page):
+    table = opened.locator("#section-runs")
+    column = lambda number: table.locator(f"tbody td:nth-child({number})").all_inner_texts()
+    seeds = column(4)
+    head = table.locator("th", has_text="seed").locator("button")
+    head.focus()
+    opened.keyboard.press("Enter")
+    assert column(4) == sorted(seeds) and table.locator("th[aria-sort=ascending]").inner_text().startswith("seed")
+    opened.keyboard.press("Enter")
+    assert column(4) == sorted(seeds, reverse=True)
+    opened.keyboard.press("Enter")
+    assert column(4) == seeds and table.locator("th[aria-sort]").count() == 0
+    table.get_by_label("Filter rows").fill("the disk is full")
+    assert len(column(1)) == 1 and "11 filtered out" in table.locator("[role=status]").inner_text()
+    width = table.locator("th").count()
+    table.locator("summary").click()
+    table.get_by_role("checkbox", name="state").uncheck()
+    assert (
+        table.locator("th").count() == width - 1 and table.locator("tbody tr").first.locator("td").count() == width - 1
+    )
+    scores = opened.locator("#section-scores-eval-episode-return-last")
+    scores.locator("th button", has_text="mean").click()
+    means = [float(text) for text in scores.locator("tbody td:nth-child(5)").all_inner_texts()]
+    assert means == sorted(means) and len(means) == 4
+
+
+def test_runs_as_points_and_through_their_settings(opened: sync_api.Page, found):
+    points = opened.locator("#points")
+    points.scroll_into_view_if_needed()
+    points.locator("canvas").wait_for()
+    assert points.get_by_label("log x").is_checked()  # a learning rate
+    points.locator(".plot").focus()
+    opened.keyboard.press("Home")
+    first = points.locator("[aria-live]").inner_text()
+    assert str(found.members[0].folder.parent) in first and "optimizer.learning_rate 0.0001" in first
+    points.get_by_label("x", exact=True).select_option("hours")
+    assert "12 runs" in points.locator("[aria-live]").inner_text()
+    box = points.locator(".u-over").bounding_box()
+    assert box is not None
+    lines = opened.locator("#parallel")
+    lines.scroll_into_view_if_needed()
+    lines.locator("path").first.wait_for()
+    assert lines.locator("path.in").count() == 12 and lines.locator(".ruler").count() == 3
+    ruler = lines.locator(".handle").first.bounding_box()
+    assert ruler is not None
+    middle = ruler["x"] + ruler["width"] / 2
+    opened.mouse.move(middle, ruler["y"] + 2)
+    opened.mouse.down()
+    opened.mouse.move(middle, ruler["y"] + ruler["height"] / 2, steps=3)
+    opened.mouse.up()
+    assert lines.locator("path.in").count() == 6 and "6 of 12 runs" in lines.locator("[role=status]").inner_text()
+    lines.get_by_role("button", name="Clear ranges").click()
+    lines.locator("path.in").nth(11).wait_for(state="attached")
+
+
+_CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_and_width(browser, place, scheme):
+    with watched(
+        browser, place, color_scheme=scheme, reduced_motion="reduce", viewport={"width": 390, "height": 844}
+    ) as tab:
+        for width in (390, 1600):
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.locator("#groups summary").evaluate("summary => { summary.parentElement.open = true }")
+            tab.locator("#points").scroll_into_view_if_needed()
+            figure(tab)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        for theme in ("auto", "light", "dark"):
+            assert tab.locator("#theme").inner_text() == f"Theme: {theme}"
+            measured = tab.evaluate(_CONTRAST)
+            assert len(measured) > 200
+            assert [each for each in measured if each[2] < each[3]] == []
+            tab.locator("#theme").click()
+        # All 8 colours of lines on the page's own background.
+        lines = tab.evaluate("Array.from({length: 8}, (_, i) => ink(`c${i}`))")
+        assert len(set(lines)) == 8
+
+
+@pytest.mark.long
+def test_everything_is_reached_by_keyboard(opened: sync_api.Page):
+    opened.keyboard.press("Tab")
+    assert opened.evaluate("document.activeElement.textContent") == "Skip to the report"
+    assert opened.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    reached = set()
+    for _ in range(120):
+        opened.keyboard.press("Tab")
+        reached.add(opened.evaluate("document.activeElement.closest('section, aside, header')?.id || 'top'"))
+    assert {"groups", "curves", "section-verdicts"} <= reached
+    assert opened.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert opened.locator("main, nav, aside, header").count() == 4
+
+
+def test_names_of_strangers_stay_text(base, browser, tmp_path: pathlib.Path):
+    places = []
+    for number, text in enumerate(HOSTILE):
+        for seed in (0, 1):
+            folder = tmp_path / "runs" / f"{number}{seed}{text.replace('/', '|')}"
+            changes = {"lag": f"<b>{text}", "seed": seed, "source.id": text}
+            places.append(
+                folders.write(folder, base, {f"eval/{text}": [1.0, 2.0], "eval/javascript:": [1.0]}, **changes)
+            )
+        (places[-1] / "error.txt").write_text(f"{text}\n")
+    found = made(*places, metrics=("eval/*",), group=("lag",))
+    media = [{"title": HOSTILE[0], "task": HOSTILE[1], "items": []}]
+    place = written(found, tmp_path, command=" ".join(HOSTILE), media=media, files=["report.md", HOSTILE[1]])
+    assert "hacked=1</script>" not in place.read_text() and "<img" not in place.read_text()
+    with watched(browser, place) as tab:
+        figure(tab)
+        tab.locator("#points").scroll_into_view_if_needed()
+        tab.wait_for_timeout(200)
+        shown = tab.evaluate("document.body.innerText")
+        for text in HOSTILE:
+            assert text in shown and f"lag=<b>{text}" in tab.locator("#groups").inner_text()
+        assert tab.evaluate("window.hacked") is None and tab.locator("img").count() == 0
+        assert tab.locator("script").count() == 2 and tab.locator("a[href^='javascript']").count() == 0
+        assert (
+            tab.locator(".facts a", has_text="<img").get_attribute("href")
+            == "%3Cimg%20src%3Dx%20onerror%3Dwindow.hacked%3D1%3E"
+        )
+
+
+def test_the_policy_stops_what_the_page_does_not_have(browser, place, tmp_path):
+    """A script, a style or a request that got in would not run: the same page with each of them."""
+    text = place.read_text()
+    worse = tmp_path / "worse.html"
+    worse.write_text(
+        text.replace("<main", "<script>window.hacked=1</script><img src='http://localhost:1/x' alt=''><main", 1)
+    )
+    context = browser.new_context()
+    tab, told, asked = context.new_page(), list[str](), list[str]()
+    tab.on("console", lambda message: told.append(message.text))
+    tab.on("requestfinished", lambda request: asked.append(request.url))
+    tab.goto(worse.as_uri())
+    tab.wait_for_selector("html[data-usable]", state="attached")
+    assert (
+        tab.evaluate("window.hacked") is None and len([each for each in told if "Content Security Policy" in each]) == 2
+    )
+    assert asked == [worse.as_uri()]
+    context.close()
