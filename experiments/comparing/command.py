@@ -8,7 +8,7 @@ from typing import Literal
 
 import orjson
 
-from experiments.comparing import reading, report, scoring, tables, writing
+from experiments.comparing import published, reading, report, scoring, tables, writing
 from experiments.config import build, command_line, overrides
 
 _OWN = ("report.json", "report.md", "tables.tex")  # and a .csv for each table
@@ -27,11 +27,13 @@ class Wanted:
     protocols: Literal["apart", "any"] = "apart"
     unfinished: Literal["apart", "counted"] = "apart"
     paired: bool = False
+    published: tuple[str, ...] | str | bool | None = None
     out: str
 
     def __post_init__(self):
         if not self.runs and not self.sweep:
             raise ValueError("runs: missing; runs=[<folder or pattern>,...] or sweep=<folder> says what to compare")
+        published.names(self.published)
         if self.at is not None and self.at < 1:
             raise ValueError(f"at={self.at}: must be at least 1 frame or image")
         if Path(self.out).suffix in (".html", ".md", ".csv", ".json", ".tex"):
@@ -60,6 +62,7 @@ def task(settings: command_line.Config, _: Path) -> None:
         protocols=wanted.protocols,
         unfinished=wanted.unfinished,
         paired=wanted.paired,
+        published=published.names(wanted.published),
     )
     found = report.make(runs, left_out, asked)
     every, out = tables.tables(found), Path(wanted.out)
