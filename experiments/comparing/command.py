@@ -8,7 +8,7 @@ from typing import Literal
 
 import orjson
 
-from experiments.comparing import published, reading, report, scoring, tables, writing
+from experiments.comparing import figures, published, reading, report, scoring, tables, writing
 from experiments.config import build, command_line, overrides
 
 _OWN = ("report.json", "report.md", "tables.tex")  # and a .csv for each table
@@ -68,18 +68,19 @@ def task(settings: command_line.Config, _: Path) -> None:
     every, out = tables.tables(found), Path(wanted.out)
     write(found, every, out)
     print(writing.markdown(found, every, brief=True))
-    print(f"written: {out}/ with {', '.join(_OWN)} and a .csv of each table")
+    print(f"written: {out}/ with {', '.join(_OWN)} a .csv of each table and curves as .svg")
 
 
 def write(found: report.Report, every: Sequence[tables.Table], out: Path) -> None:
     """All forms of the report into the folder `out`; what an earlier one left there goes."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for old in out.glob("*.csv") if (out / "report.json").exists() else ():
+        for old in [*out.glob("*.csv"), *out.glob("curves-*.svg")] if (out / "report.json").exists() else ():
             old.unlink()
         for table in every:
             (out / f"{table.name}.csv").write_text(writing.as_csv(table))
-        (out / "report.md").write_text(writing.markdown(found, every, brief=False))
+        drawn = figures.links(figures.write(found, out))
+        (out / "report.md").write_text(writing.markdown(found, every, brief=False) + drawn)
         (out / "tables.tex").write_text(writing.latex(every))
         head = {
             "command": overrides.command(),

@@ -32,6 +32,7 @@ class Published:
 
     metric: str
     task: str
+    name: str  # it is asked for by
     label: str
     protocol: str  # in words
     source: str
@@ -75,7 +76,7 @@ def make(
         if missing := [name for name in asked if name not in known]:
             notes.append(f"no published curve on {task} of {', '.join(missing)}")
         inside = [(runs[number], members[number]) for number in numbers if members[number].unit == "frames"]
-        found += [_published(curve, task, _groups(inside), protocols) for curve in known.values()]
+        found += [_published(name, curve, task, _groups(inside), protocols) for name, curve in known.items()]
     return found, notes
 
 
@@ -118,7 +119,7 @@ def _groups(inside: Sequence[tuple[reading.Run, scoring.Member]]) -> list[_Group
 
 
 def _published(
-    curve: scores.Curve, task: str, every: Sequence[_Group], protocols: Mapping[str, Mapping[str, Any]]
+    name: str, curve: scores.Curve, task: str, every: Sequence[_Group], protocols: Mapping[str, Mapping[str, Any]]
 ) -> Published:
     study, several = curve.study, curve.runs > 1
     shown = lambda value: f"{value:g}" if value < 1e4 else f"{value:,}"
@@ -139,6 +140,7 @@ def _published(
     return Published(
         metric=scoring.RETURN,
         task=task,
+        name=name,
         label=curve.label,
         protocol=f"{study.score}; {played}; {f'mean of {curve.runs} runs' if several else 'one run'}",
         source=study.source,
