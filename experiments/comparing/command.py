@@ -8,7 +8,8 @@ from typing import Literal
 
 import orjson
 
-from experiments.comparing import figures, published, reading, report, scoring, tables, writing
+from core import ranges
+from experiments.comparing import figures, media, published, reading, report, scoring, tables, writing
 from experiments.config import build, command_line, overrides
 
 _OWN = ("report.json", "report.md", "tables.tex")  # and a .csv for each table
@@ -28,6 +29,8 @@ class Wanted:
     unfinished: Literal["apart", "counted"] = "apart"
     paired: bool = False
     published: tuple[str, ...] | str | bool | None = None
+    media: Literal["beside", "inside", "none"] = "beside"
+    media_limit: ranges.PositiveInt = 200_000_000  # bytes
     out: str
 
     def __post_init__(self):
@@ -66,30 +69,47 @@ def task(settings: command_line.Config, _: Path) -> None:
     )
     found = report.make(runs, left_out, asked)
     every, out = tables.tables(found), Path(wanted.out)
-    write(found, every, out)
+    seen = write(found, every, out, mode=wanted.media, limit=wanted.media_limit)
     print(writing.markdown(found, every, brief=True))
-    print(f"written: {out}/ with {', '.join(_OWN)} a .csv of each table and curves as .svg")
+    print("".join(f"{line}\n" for line in seen), end="")
+    print(f"written: {out}/ with {', '.join(_OWN)}, a .csv of each table and curves as .svg")
 
 
-def write(found: report.Report, every: Sequence[tables.Table], out: Path) -> None:
-    """All forms of the report into the folder `out`; what an earlier one left there goes."""
+def write(
+    found: report.Report,
+    every: Sequence[tables.Table],
+    out: Path,
+    *,
+    mode: media.Mode = "beside",
+    limit: int = media.LIMIT,
+) -> list[str]:
+    """All forms of the report into the folder `out`; what an earlier one left there goes.
+
+    Returns what pictures and films take, or what of them is left out, in lines.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        media.remove(out)
         for old in [*out.glob("*.csv"), *out.glob("curves-*.svg")] if (out / "report.json").exists() else ():
             old.unlink()
         for table in every:
             (out / f"{table.name}.csv").write_text(writing.as_csv(table))
-        drawn = figures.links(figures.write(found, out))
+        blocks, seen = media.blocks(found, out, mode, limit=limit)
+        drawn = figures.links(figures.write(found, out)) + media.links(blocks)
         (out / "report.md").write_text(writing.markdown(found, every, brief=False) + drawn)
         (out / "tables.tex").write_text(writing.latex(every))
         head = {
             "command": overrides.command(),
             "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        text = orjson.dumps({**head, **writing.content(found)}, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+        text = orjson.dumps(
+            {**head, **writing.content(found), "media": media.content(blocks)},
+            option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS,
+        )
         (out / "report.json").write_bytes(text + b"\n")
     except OSError as error:
         raise build.ConfigError("out", f"={out}: {error.strerror}") from error
+    return seen
 
 
 def _several(value: Sequence[str] | str | None) -> tuple[str, ...] | None:
