@@ -12,6 +12,7 @@ import os
 import pathlib
 import subprocess
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -63,9 +64,9 @@ def fitting(height: int, width: int, *, gap: int = 2) -> tuple[int, int]:
     return max(1, (SIDE + gap) // (height + gap)), max(1, (SIDE + gap) // (width + gap))
 
 
-def write_png(path: str | os.PathLike, pixels: np.ndarray) -> None:
+def write_png(file: str | os.PathLike | IO[bytes], pixels: np.ndarray) -> None:
     """Uint8 [H, W, 3], [H, W, 1] or [H, W]."""
-    Image.fromarray(_colour(pixels, batched=False)).save(path, format="PNG")
+    Image.fromarray(_colour(pixels, batched=False)).save(file, format="PNG")
 
 
 def write_gif(

@@ -58,17 +58,39 @@ class Samples:
         return self.report(learner, learner.view(state), stop=stop)
 
     def report(self, learner: Any, view: Any, *, stop: Stop = lambda: None) -> types.Report:
-        seeds, label, columns = self.seed + np.arange(self.count), None, None
-        if classes := drawing.classes(learner):
-            shown = self._trained(classes)
-            if self.count >= 2 * len(shown):
-                columns = self.count // len(shown)
-            elif self.count < len(shown):
-                distributed.say(f"samples: {self.count:,} of the {len(shown):,} classes are shown, one image each")
-                shown = shown[np.arange(self.count) * len(shown) // self.count]
-            label, seeds = np.repeat(shown, columns or 1), np.tile(seeds[: columns or 1], len(shown))
+        label, columns = self._laid(drawing.classes(learner))
+        across = self.count if label is None else columns or 1
+        seeds = self.seed + np.arange(self.count if label is None else len(label)) % across
         images = drawing.draw(learner, view, seeds, label=label, batch=self.batch, sampler=self.sampler, stop=stop)
         return types.Report(scalars={}, media={"samples": types.Image(pixels=media.grid(images, columns=columns))})
+
+    def real(self, classes: int) -> np.ndarray:
+        """Training images laid out as the samples of a model that takes so many classes: uint8 [rows, columns, 3].
+
+        Raises: ValueError without `data`, and as `data.load`.
+        """
+        if self.data is None:
+            raise ValueError("data=null: names no images")
+        train, (label, columns) = self.data.load("train"), self._laid(classes)
+        order = np.random.default_rng(self.seed).permutation(len(train.image))
+        if label is None:
+            chosen = order[: self.count]
+        else:
+            of = lambda each: np.resize(order[train.label[order] == each], columns or 1)  # again where there are fewer
+            chosen = np.concatenate([of(each) for each in label[:: columns or 1]])
+        return media.grid(train.image[chosen], columns=columns)
+
+    def _laid(self, classes: int) -> tuple[np.ndarray | None, int | None]:
+        """The label of each image and the columns of the grid; None, None for a model that takes no label."""
+        if not classes:
+            return None, None
+        shown, columns = self._trained(classes), None
+        if self.count >= 2 * len(shown):
+            columns = self.count // len(shown)
+        elif self.count < len(shown):
+            distributed.say(f"samples: {self.count:,} of the {len(shown):,} classes are shown, one image each")
+            shown = shown[np.arange(self.count) * len(shown) // self.count]
+        return np.repeat(shown, columns or 1), columns
 
     def _trained(self, classes: int) -> np.ndarray:
         """Those of so many classes that there are images of to train on."""

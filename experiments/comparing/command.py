@@ -11,7 +11,8 @@ from typing import Literal
 
 import orjson
 
-from experiments.comparing import page, reading, report, scoring, tables, writing
+from core import ranges
+from experiments.comparing import figures, media, page, published, reading, report, scoring, tables, writing
 from experiments.config import build, command_line, overrides
 
 PAGE = "report.html"  # unless `out` names another
@@ -32,11 +33,15 @@ class Wanted:
     unfinished: Literal["apart", "counted"] = "apart"
     paired: bool = False
     cache: bool = True
+    published: tuple[str, ...] | str | bool | None = None
+    media: Literal["beside", "inside", "none"] = "beside"
+    media_limit: ranges.PositiveInt = 200_000_000  # bytes
     out: str
 
     def __post_init__(self):
         if not self.runs and not self.sweep:
             raise ValueError("runs: missing; runs=[<folder or pattern>,...] or sweep=<folder> says what to compare")
+        published.names(self.published)
         if self.at is not None and self.at < 1:
             raise ValueError(f"at={self.at}: must be at least 1 frame or image")
         if Path(self.out).suffix in (".md", ".csv", ".json", ".tex"):
@@ -73,37 +78,54 @@ def task(settings: command_line.Config, _: Path) -> None:
         protocols=wanted.protocols,
         unfinished=wanted.unfinished,
         paired=wanted.paired,
+        published=published.names(wanted.published),
     )
     found = report.make(runs, left_out, asked)
     every = tables.tables(found)
-    write(found, every, wanted.place)
+    seen = write(found, every, wanted.place, mode=wanted.media, limit=wanted.media_limit)
     _say(writing.valid(writing.markdown(found, every, brief=True)))
-    _say(f"written: {wanted.place}, and beside it {', '.join(_OWN)} and a .csv of each table")
+    for line in seen:
+        _say(line)
+    _say(f"written: {wanted.place}, and beside it {', '.join(_OWN)}, a .csv of each table and curves as .svg")
 
 
-def write(found: report.Report, every: Sequence[tables.Table], place: Path) -> None:
-    """The page at `place`, all other forms of the report beside it; files that only an earlier report had go."""
+def write(
+    found: report.Report,
+    every: Sequence[tables.Table],
+    place: Path,
+    *,
+    mode: media.Mode = "beside",
+    limit: int = media.LIMIT,
+) -> list[str]:
+    """The page at `place`, all other forms of the report beside it; files that only an earlier report had go.
+
+    Returns what pictures and films take, or what of them is left out, in lines.
+    """
     out = place.parent
     head = {
         "command": overrides.command(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    csv = {f"{table.name}.csv": writing.as_csv(table) for table in every}
-    texts = csv | {"report.md": writing.markdown(found, every, brief=False), "tables.tex": writing.latex(every)}
-    files = [*_OWN, *csv]
+    texts = {f"{table.name}.csv": writing.as_csv(table) for table in every} | {"tables.tex": writing.latex(every)}
     try:
         out.mkdir(parents=True, exist_ok=True)
+        media.remove(out)
         for name in _earlier(out):
             (out / name).unlink(missing_ok=True)
+        blocks, seen = media.blocks(found, out, mode, limit=limit)
+        drawn = figures.write(found, out)
+        texts["report.md"] = writing.markdown(found, every, brief=False) + figures.links(drawn) + media.links(blocks)
         for name, text in texts.items():
             (out / name).write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files as they are
-        content = {**head, "files": files, **writing.content(found)}
+        files = ["report.json", *sorted(texts), *(["curves.csv"] if drawn else []), *(name for _, name in drawn)]
+        content = {**head, "files": files, **writing.content(found), "media": media.content(blocks)}
         text = writing.as_json(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
         (out / "report.json").write_bytes(text + b"\n")
-        text = page.render(found, every, command=head["command"], written=head["written"], files=files)
+        text = page.render(found, every, command=head["command"], written=head["written"], files=files, media=blocks)
         place.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise build.ConfigError("out", f"={out}: {error.strerror}") from error
+    return seen
 
 
 def _progress(count: int) -> Callable[[int], None]:
@@ -130,12 +152,14 @@ def _say(text: str) -> None:
 
 
 def _earlier(out: Path) -> list[str]:
-    """The tables' files of the report that lies in `out`."""
+    """The tables and figures of the report that lies in `out`."""
     try:
         names = orjson.loads((out / "report.json").read_bytes()).get("files", ())
     except (OSError, ValueError, AttributeError):
         return []
-    return [name for name in names if isinstance(name, str) and name == Path(name).name and name.endswith(".csv")]
+    return [
+        name for name in names if isinstance(name, str) and name == Path(name).name and name.endswith((".csv", ".svg"))
+    ]
 
 
 def _several(value: Sequence[str] | str | None) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.comparing import curves, groups, pairs, reading, scoring
+from experiments.comparing import curves, groups, pairs, published, reading, scoring
 from experiments.config import build
 
 _LOWER = re.compile(r"(^|[/_])(loss|fid|kid|nll|bpd|mse|error|stderr|seconds)([/_]|$)")
@@ -31,6 +31,7 @@ class Report:
     protocols: Mapping[str, Mapping[str, Any]]
     cells: tuple[scoring.Cell, ...]
     curves: tuple[curves.Curve, ...]
+    published: tuple[published.Published, ...]
     verdicts: tuple[pairs.Verdict, ...]
     suites: tuple[pairs.Suite, ...]
     notes: tuple[str, ...]
@@ -57,6 +58,8 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
     )
     every_cell = scoring.cells(members, metrics, asked)
     known = {groups.digest(protocol): protocol for protocol in protocols}
+    ordered = [runs[number] for number in order]
+    laid, missing = published.make(ordered, members, metrics, known, asked.published)
     shown = {*metrics} | {"step", "seconds"}
     return Report(
         asked=asked,
@@ -72,10 +75,11 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         environments=in_order(_environments(table)),
         protocols=known,
         cells=tuple(every_cell),
-        curves=tuple(curves.make([runs[number] for number in order], members, tuple(metrics))),
+        curves=tuple(curves.make(ordered, members, tuple(metrics))),
+        published=tuple(laid),
         verdicts=tuple(pairs.verdicts(every_cell, metrics, known, asked)),
         suites=tuple(pairs.suites(every_cell, known)),
-        notes=tuple(_notes(members, known, asked)),
+        notes=(*_notes(members, known, asked), *missing),
     )
 
 

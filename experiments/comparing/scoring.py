@@ -28,6 +28,7 @@ class Asked:
     protocols: Literal["apart", "any"] = "apart"
     unfinished: Literal["apart", "counted"] = "apart"
     paired: bool = False
+    published: tuple[str, ...] = ()  # names of `agents.scores.CURVES`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

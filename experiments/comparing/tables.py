@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.comparing import groups, report, scoring
+from experiments.comparing import groups, published, report, scoring
 
 SEEDS = 10  # of a group that are listed beside its mean; more are in a table of their own
 
@@ -36,6 +36,7 @@ def tables(found: report.Report) -> list[Table]:
         *_pivots(found),
         _suites(found),
         _verdicts(found),
+        _without_empty(Table(*published.table(found.published))),
         _seeds(found),
         _protocols(found),
         _environments(found),
