@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from core import ranges
-from experiments.benchmarks import compile, core, generative, processes, results
+from experiments.benchmarks import compare, compile, core, generative, processes, results
 from experiments.config import build, command_line
 
-MODELS = {"dqn": (), "generative": tuple(generative.MODELS), "core": tuple(core.ROWS), "compile": compile.EXPERIMENTS}
+MODELS = {
+    "dqn": (),
+    "generative": tuple(generative.MODELS),
+    "core": tuple(core.ROWS),
+    "compile": compile.EXPERIMENTS,
+    "compare": tuple(compare.SIZES),
+}
 
 
 class Found(Protocol):
@@ -28,7 +34,7 @@ class Found(Protocol):
 class Wanted:
     """`conf/benchmark.yaml` as an object."""
 
-    suite: Literal["dqn", "generative", "core", "compile"]
+    suite: Literal["dqn", "generative", "core", "compile", "compare"]
     only: tuple[str, ...] = ()  # of the suite's models; (): all of them
     rounds: ranges.PositiveInt = 5  # in each, everything is measured once
     seconds: ranges.PositiveFloat = 2.0  # for each part in a round; of `core`, for each learner on each layout

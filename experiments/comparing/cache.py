@@ -1,4 +1,4 @@
-"""What was read of a run, kept beside it in `.compare.npz`: its settings, and the columns that reports have asked for.
+"""What was read of a run, kept beside it in `.compare-cache`: its settings, and the columns that were asked for.
 
 It counts as long as `config.yaml` and `metrics.jsonl` are the files that were read. Where it cannot be written, or
 either file has only just been changed, there is none.
@@ -6,10 +6,11 @@ either file has only just been changed, there is none.
 
 import contextlib
 import dataclasses
-import io
+import functools
+import itertools
 import os
+import struct
 import tempfile
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,11 @@ import orjson
 from core import files
 from experiments.comparing import rows as reader
 
-FILE = ".compare.npz"
-VERSION = 1  # of this file, and of what `rows.py` makes of a metrics.jsonl
+FILE = ".compare-cache"
+VERSION = b"jxc1"  # of this file, and of what `rows.py` makes of a metrics.jsonl
 SETTLED = 3.0  # seconds: a file that was changed so recently may change again within one tick of its clock
+
+_START = struct.Struct("<4sIQ")  # version, checksum of the rest, length of its head, which is JSON; then come arrays
 
 Stamps = list[list[int]]  # of config.yaml and metrics.jsonl
 
@@ -58,14 +61,17 @@ def stamps(folder: Path) -> Stamps | None:
 def load(folder: Path, now: Stamps | None) -> Kept:
     """What was kept of these very files; damaged, of another version or of others it is nothing."""
     with _harmless():
-        arrays = np.load(io.BytesIO(files.read(folder / FILE, most=1 << 34)))
-        head = orjson.loads(arrays["head"].tobytes())
-        if head["version"] == VERSION and head["stamps"] == now:
-            return Kept(
-                settings=head["settings"],
-                names=tuple(head["columns"]),
-                rows=lambda wanted: _rows(head, arrays, wanted),
-            )
+        content = files.read(folder / FILE, most=1 << 34)
+        version, check, length = _START.unpack_from(content)
+        body = memoryview(content)[_START.size :]
+        if version == VERSION and zlib.crc32(body) == check:
+            head = orjson.loads(body[:length])
+            if head["stamps"] == now:
+                return Kept(
+                    settings=head["settings"],
+                    names=tuple(head["columns"]),
+                    rows=lambda wanted: _rows(head, body[length:], wanted),
+                )
     return Kept()
 
 
@@ -87,45 +93,48 @@ def as_json(settings: dict[str, Any]) -> bytes:
     return b"null"
 
 
-def _rows(head: dict[str, Any], arrays: Any, wanted: list[str]) -> reader.Rows | None:
+def _rows(head: dict[str, Any], numbers: memoryview, wanted: list[str]) -> reader.Rows | None:
     names = reader.matching(head["names"], wanted)
     if not {*names} <= head["columns"].keys():
         return None
-    with _harmless():
-        places = [head["columns"][name] for name in names]
-        at = {place: arrays[f"at{place}"] for place in {place for place, _ in places}}
-        return reader.Rows(
-            **{key: head[key] for key in ("unit", "problem", "digest")},
-            **{key: arrays[key] for key in ("x", "steps", "seconds")},
-            names=tuple(head["names"]),
-            columns={
-                n: (at[place], arrays[f"values{number}"]) for n, (place, number) in zip(names, places, strict=True)
-            },
-        )
-    return None
+
+    @functools.cache
+    def array(place: int) -> np.ndarray:
+        begin, count, kind = head["arrays"][place]
+        return np.frombuffer(numbers, kind, count, begin)
+
+    return reader.Rows(
+        **{key: head[key] for key in ("unit", "problem", "digest")},
+        names=tuple(head["names"]),
+        x=array(0),
+        steps=array(1),
+        seconds=array(2),
+        columns={name: (array(at), array(values)) for name in names for at, values in [head["columns"][name]]},
+    )
 
 
 def _save(folder: Path, then: Stamps, settings: bytes, found: reader.Rows) -> None:
     """Whole or not at all, whoever else reads or writes it."""
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".compare-", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=folder, prefix=FILE, suffix=".tmp")
     try:
         with open(handle, "wb") as file:
             latest = os.fstat(handle).st_mtime_ns - int(SETTLED * 1e9)  # by the clock of the file system
             if any(max(mtime, ctime) > latest for _, mtime, ctime, _ in then):
                 return
-            different = list({id(at): at for at, _ in found.columns.values()}.values())
-            place = {id(at): number for number, at in enumerate(different)}
+            every = [found.x, found.steps, found.seconds, *itertools.chain(*found.columns.values())]
+            arrays = list({id(own): own for own in every}.values())
+            places = {id(own): number for number, own in enumerate(arrays)}
+            begins = [0, *itertools.accumulate(own.nbytes for own in arrays)]
             head = {
-                "version": VERSION,
                 "stamps": then,
                 "settings": orjson.Fragment(settings),
                 **{key: getattr(found, key) for key in ("unit", "problem", "digest", "names")},
-                "columns": {name: (place[id(at)], n) for n, (name, (at, _)) in enumerate(found.columns.items())},
+                "columns": {n: (places[id(at)], places[id(values)]) for n, (at, values) in found.columns.items()},
+                "arrays": [(begin, len(own), own.dtype.str) for begin, own in zip(begins, arrays, strict=False)],
             }
-            arrays: dict[str, Any] = {f"at{number}": at for number, at in enumerate(different)}
-            arrays |= {f"values{n}": values for n, (_, values) in enumerate(found.columns.values())}
-            arrays |= {"head": np.frombuffer(orjson.dumps(head), np.uint8)}
-            np.savez(file, x=found.x, steps=found.steps, seconds=found.seconds, **arrays)
+            text = orjson.dumps(head)
+            body = b"".join([text, *(own.tobytes() for own in arrays)])
+            file.write(_START.pack(VERSION, zlib.crc32(body), len(text)) + body)
         os.chmod(name, (folder / "metrics.jsonl").stat().st_mode & 0o666)
         os.replace(name, folder / FILE)
     finally:
@@ -135,5 +144,4 @@ def _save(folder: Path, then: Stamps, settings: bytes, found: reader.Rows) -> No
 
 def _harmless() -> contextlib.AbstractContextManager:
     """Around what only costs time where it fails: no such file, none that can be written, one that is damaged."""
-    damaged = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
-    return contextlib.suppress(OSError, MemoryError, NotImplementedError, *damaged)
+    return contextlib.suppress(OSError, MemoryError, struct.error)

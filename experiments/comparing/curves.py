@@ -96,15 +96,21 @@ def thin(values: np.ndarray, most: int) -> np.ndarray:
     """Which of [n] values to draw, about `most`: first, last, least and greatest of each stretch, and gaps' edges."""
     if len(values) <= most:
         return np.arange(len(values))
-    kept = set[int]()
-    for part in np.array_split(np.arange(len(values)), max(most // 4, 1)):
-        own = values[part]
-        kept |= {int(part[0]), int(part[-1])}
-        if np.isfinite(own).any():
-            kept |= {int(part[np.nanargmin(own)]), int(part[np.nanargmax(own)])}
-        if not np.isfinite(own).all():
-            kept.add(int(part[np.flatnonzero(~np.isfinite(own))[0]]))
-    return np.asarray(sorted(kept))
+    parts = max(most // 4, 1)
+    starts = np.arange(parts) * len(values) // parts
+    lengths = np.diff(starts, append=len(values))
+    stretch, finite = np.repeat(np.arange(parts), lengths), np.isfinite(values)
+    kept = [starts, starts + lengths - 1, _first(~finite, stretch)]
+    for extreme, none in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        own = np.where(finite, values, none)
+        kept.append(_first(finite & (own == np.repeat(extreme.reduceat(own, starts), lengths)), stretch))
+    return np.unique(np.concatenate(kept))
+
+
+def _first(which: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+    """The first place of each stretch at which `which` is true; stretches without one are left out."""
+    places = np.flatnonzero(which)
+    return places[np.diff(stretch[places], prepend=-1) > 0]
 
 
 def _line(run: reading.Run, metric: str, most: int) -> Line:

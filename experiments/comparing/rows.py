@@ -80,8 +80,9 @@ class _Reader:
         )
 
     def _blocks(self, file: BinaryIO) -> Iterator[list[bytes]]:
-        """Lines without their ends, about a MB of them at once."""
-        while block := file.read(_BLOCK):
+        """Lines without their ends, about a MB of them at once; of a file that grows, up to where it ends now."""
+        size = os.fstat(file.fileno()).st_size
+        while file.tell() < size and (block := file.read(min(_BLOCK, size - file.tell()))):
             if not block.endswith(b"\n"):
                 block += file.readline(_LONGEST)
             self._digest.update(block)

@@ -238,6 +238,7 @@ def _require(annotation: Any, value: Any, key: str) -> Any:
         return value  # an annotation that pydantic cannot read: left to the target
 
 
+@functools.lru_cache(maxsize=4096)
 def today(path: str) -> str:
     """Where an object of an earlier version lies now, by the beginning of its name."""
     return next((path.replace(before, now, 1) for before, now in _MOVED.items() if path.startswith(before)), path)

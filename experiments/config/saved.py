@@ -116,9 +116,18 @@ def protocol(folder: str | Path) -> dict[str, Any]:
 
 
 def nodes(value: Any) -> list[dict[str, Any]]:
-    """All mappings in a config."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [node for item in inner for node in nodes(item)] + ([value] if isinstance(value, dict) else [])
+    """All mappings in a config, the inner ones first."""
+    found = list[dict[str, Any]]()
+    _gather(value, found)
+    return found
+
+
+def _gather(value: Any, found: list[dict[str, Any]]) -> None:
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            _gather(item, found)
+    if isinstance(value, dict):
+        found.append(value)
 
 
 def _refuse_deep(raw: bytes) -> None:
@@ -147,10 +156,9 @@ def _values(value: Any, known: dict[int, int]) -> int:
 
 def _renamed(config: dict[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
     """What earlier versions called otherwise, and the classes that the run began with, in their order."""
-    for node in nodes(config):
-        node |= {key: build.today(value) for key, value in node.items() if isinstance(value, str)}
     names = protocol.get("data", {}).get("provenance", {}).get("class_names")
     for node in nodes(config):
+        node |= {key: build.today(value) for key, value in node.items() if isinstance(value, str)}
         if names and node.get("_target_") == "core.images.datasets.ImageFolder":
             node["class_names"] = node.get("class_names") or list(names)
         if protocol.get("classes") and node.get("_target_") == "core.images.datasets.Npz":

@@ -1,8 +1,10 @@
 """Run folders as they are found: whole, half written, half deleted, of other times."""
 
+import json
 import os
 import pathlib
 import re
+import shlex
 import time
 
 import numpy as np
@@ -81,6 +83,17 @@ def test_broken_folders_are_left_out_with_the_reason(base, tmp_path: pathlib.Pat
     (make("no_config") / "config.yaml").unlink()
     (make("failed") / "error.txt").write_text("MemoryError: no room\n\nTraceback …\n")
     (tmp_path / "failed" / "metrics.jsonl").unlink()
+    (make("piped") / "metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "piped" / "metrics.jsonl")
+    (make("piped_config") / "config.yaml").unlink()
+    os.mkfifo(tmp_path / "piped_config" / "config.yaml")
+    (make("huge_config") / "config.yaml").write_bytes(b"# " + b"x" * (5 << 20))
+    (make("laughs") / "config.yaml").write_text(LAUGHS)
+    (make("circle") / "config.yaml").write_text("budget: 1\nlearner: &a [*a]\n")
+    (make("deep") / "config.yaml").write_text("budget: 1\nlearner: " + "[" * 100_000)
+    (make("dashes") / "config.yaml").write_text("- " * 100_000)
+    (make("code") / "config.yaml").write_text("budget: 1\nlearner: !!python/object/apply:os.system [true]\n")
+    (make("endless") / "config.yaml").write_text("budget: .inf\nlearner: {}\n")
     assert reason(tmp_path / "no_rows") == "no rows yet"
     assert reason(tmp_path / "no_record") == "metrics.jsonl: No such file or directory"
     assert reason(tmp_path / "cut_config").startswith("config.yaml: cannot be read")
@@ -88,9 +101,78 @@ def test_broken_folders_are_left_out_with_the_reason(base, tmp_path: pathlib.Pat
     assert "cannot be read" in reason(tmp_path / "odd_config")
     assert reason(tmp_path / "binary").startswith("no rows yet: metrics.jsonl")
     assert reason(tmp_path / "failed").endswith("it failed: MemoryError: no room")
+    assert reason(tmp_path / "piped") == "metrics.jsonl: is not a regular file"
+    assert reason(tmp_path / "piped_config") == "config.yaml: is not a regular file"
+    assert reason(tmp_path / "huge_config") == "config.yaml: is larger than 4 MB"
+    for name in ("laughs", "circle"):
+        assert "its aliases stand for more than 1,000,000 values" in reason(tmp_path / name)
+    for name in ("deep", "dashes"):
+        assert "nested more than 100 levels deep" in reason(tmp_path / name)
+    assert reason(tmp_path / "code").startswith("config.yaml: cannot be read")
+    assert reason(tmp_path / "endless").startswith("config.yaml: budget=inf: no number")
     found, left_out = reading.find([str(tmp_path)], key="runs")
     assert [(each.folder.name, each.reason) for each in left_out] == [("no_config", "no config.yaml")]
-    assert len(found) == 7
+    assert len(found) == 16
+
+
+LAUGHS = "budget: 1\na: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{this}: &{this} [{', '.join([f'*{before}'] * 9)}]\n" for before, this in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def test_pipes_in_the_place_of_other_files_are_never_waited_for(base, tmp_path: pathlib.Path):
+    folder = folders.write(tmp_path / "run", base, [1.0, 2.0])
+    (folder / "slurm").mkdir()
+    for name in ("error.txt", "provenance.jsonl", "slurm/attempts.jsonl", "slurm/launch.json"):
+        os.mkfifo(folder / name)
+    assert read(folder).notes == ()
+    assert reading.find([str(tmp_path)], key="runs")[0] == [folder]
+
+
+def test_runs_of_an_older_schema(base, tmp_path: pathlib.Path):
+    """Without provenance, choices, steps, seconds and what attempts lost."""
+    config = {key: value for key, value in base.items() if key not in ("choices", "follows")}
+    folder = folders.write(tmp_path / "run", config, [1.0])
+    (folder / "metrics.jsonl").write_text('{"frames": 50, "eval/episode_return": 4}\n')
+    run = read(folder)
+    assert run.metrics[folders.METRIC].steps.tolist() == [0] and np.isnan(run.hours) and np.isnan(run.device_hours)
+    assert (run.lost_steps, run.requeued, run.resumed) == (0, 0, ())
+    (folder / "provenance.jsonl").write_text('{"step": 0}\n{"step": 3}\n')
+    assert (read(folder).lost_steps, read(folder).resumed) == (None, (3,))
+
+
+def test_a_clock_that_goes_backwards_is_told(base, tmp_path: pathlib.Path):
+    folder = folders.write(tmp_path / "run", base, [1.0, 2.0, 3.0])
+    text = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(text.replace('"seconds": 2.0', '"seconds": 0.5'))
+    run = read(folder)
+    assert run.notes == ("metrics.jsonl: the seconds go backwards 1 times, so hours are not to be trusted",)
+    assert run.hours == 1 / 3600
+
+
+def test_a_folder_whose_name_is_no_text_is_left_out(base, tmp_path: pathlib.Path):
+    folders.write(tmp_path / "runs" / "good", base, [1.0])
+    os.rename(folders.write(tmp_path / "runs" / "x", base, [2.0]), os.fsencode(tmp_path) + b"/runs/\xff")
+    found, left_out = reading.find([str(tmp_path / "runs")], key="runs")
+    assert [each.name for each in found] == ["good"]
+    assert [(each.folder.name, each.reason) for each in left_out] == [("\\udcff", "its name is not UTF-8; rename it")]
+
+
+def test_two_thousand_folders_of_which_three_are_broken(tmp_path: pathlib.Path):
+    for number in range(2_000):
+        folder = tmp_path / f"{number:04}"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(f"seed: {number}\nbudget: 100\nname: dqn\n")
+        (folder / "metrics.jsonl").write_text('{"step": 1, "frames": 100, "seconds": 1, "eval/a": 1}\n')
+    (tmp_path / "0003" / "config.yaml").write_text("seed: {")
+    (tmp_path / "0500" / "metrics.jsonl").write_bytes(b"\x00" * 4_000)
+    (tmp_path / "1999" / "metrics.jsonl").unlink()
+    found, left_out = reading.find([str(tmp_path)], key="runs")
+    runs = reading.read_all(found, None, keep=False)
+    broken = {run.folder.name: run.reason for run in runs if isinstance(run, reading.LeftOut)}
+    assert sum(isinstance(run, reading.Run) for run in runs) == 1_997 and left_out == []
+    assert broken["0003"].startswith("config.yaml: cannot be read") and "No such file" in broken["1999"]
+    assert broken["0500"].startswith("no rows yet: metrics.jsonl: the last line is torn") and len(broken) == 3
 
 
 def test_how_a_run_is(base, tmp_path: pathlib.Path):
@@ -110,8 +192,39 @@ def test_how_a_run_is(base, tmp_path: pathlib.Path):
     )
     (folder / "error.txt").write_text("Diverged: step 3: loss/td was not finite\n\nTraceback …\n")
     assert (read(folder).state, read(folder).reason) == ("failed", "Diverged: step 3: loss/td was not finite")
-    (folder / "provenance.jsonl").write_text('{"step": 0}\n{"step": 8}\n{"step": 64}\n')
-    assert read(folder).resumed == (8, 64)
+    lines = ['{"step": 0, "lost_steps": 0}', '{"step": 8, "lost_steps": 5}', '{"step": 64, "lost_steps": 7}']
+    (folder / "provenance.jsonl").write_text("\n".join(lines) + "\n")
+    assert (read(folder).resumed, read(folder).lost_steps) == ((8, 64), 12)
+
+
+def test_what_goes_on_with_a_run(base, tmp_path: pathlib.Path):
+    plain = folders.write(tmp_path / "plain", base, [1.0], budget=1000)
+    assert read(plain).retry == ""  # it is running
+    (plain / "error.txt").write_text("OSError: full\n")
+    assert read(plain).retry == f"python -m experiments.train resume={plain}"
+    member = folders.write(tmp_path / "sweep" / "0", base, [1.0], budget=1000)
+    member.joinpath("error.txt").write_text("OSError: full\n")
+    launch = {"name": "x", "command": "", "cwd": "/", "sweep": True, "settings": {}, "folder": None}
+    launch["members"] = [{"folder": "0", "arguments": []}]
+    (tmp_path / "sweep" / "slurm").mkdir()
+    (tmp_path / "sweep" / "slurm" / "launch.json").write_text(json.dumps(launch))
+    assert read(member).retry == f"python -m experiments.launch retry={tmp_path / 'sweep'}"
+    (member / "slurm").mkdir()
+    event = '{{"event": "{}", "job": "5_0", "restart": {}}}\n'
+    (member / "slurm" / "attempts.jsonl").write_text(
+        "".join(event.format(*each) for each in [("started", 0), ("stopped", 0), ("started", 1), ("started", 2)])
+    )
+    assert read(member).requeued == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a=b,c", "it's", "a'", "x$y", "${oc.env:HOME}", "é", "a\\'b", "[1]", "a:b {c}"]
+)
+def test_the_command_to_go_on_can_be_pasted_whatever_the_folder_is_called(base, tmp_path: pathlib.Path, name: str):
+    folder = folders.write(tmp_path / name, base, [1.0], budget=1000)
+    (folder / "error.txt").write_text("OSError: full\n")
+    *_, typed = shlex.split(read(folder).retry)
+    assert folders.settings("experiment=dqn/cartpole", typed)["resume"] == str(folder)
 
 
 def test_runs_are_found_by_folder_pattern_and_inside_folders(base, tmp_path: pathlib.Path, monkeypatch):

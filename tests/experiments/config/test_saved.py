@@ -53,3 +53,45 @@ def test_a_run_says_what_was_chosen_of_each_group(tmp_path: Path):
     typed = [f"resume={tmp_path}", "mesh=fsdp", "log_every=7"]
     after = resume.merged(command_line.compose(*resume.arguments(typed)), typed)["choices"]
     assert after == settings["choices"] | {"mesh": "fsdp"}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(
+            "1e-3",
+            "-2.5E+8",
+            "1e5",
+            "1.5",
+            ".5",
+            ".5e-3",
+            "1_000",
+            "1_0.5",
+            "+1e3",
+            "0x1f",
+            "0o17",
+            "017",
+            "1:30",
+            "1:30.5",
+        ),
+        *(
+            ".inf",
+            "-.INF",
+            ".nan",
+            "yes",
+            "off",
+            "~",
+            "",
+            "null",
+            "2026-11-27",
+            "2026-11-27 10:00:00",
+            "e5",
+            "1e",
+            "1.2.3",
+        ),
+        *("'1e-3'", '"yes"', "[1e-3, {a: 2e4}]", "é", "1e-3e", "12e03", "0.0", "1."),
+    ],
+)
+def test_it_is_read_quickly_as_it_is_loaded(tmp_path: Path, written: str):
+    (tmp_path / saved.FILE).write_text(f"budget: 1\nvalue: {written}\n")
+    assert repr(saved.read(tmp_path)[0]) == repr(saved.load(tmp_path))
