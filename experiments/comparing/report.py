@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.comparing import curves, groups, pairs, published, reading, scoring
+from experiments.comparing import costs, curves, groups, pairs, parameters, published, reading, scoring
 from experiments.config import build
 
 _LOWER = re.compile(r"(^|[/_])(loss|fid|kid|nll|bpd|mse|error|stderr|seconds)([/_]|$)")
@@ -32,6 +32,8 @@ class Report:
     cells: tuple[scoring.Cell, ...]
     curves: tuple[curves.Curve, ...]
     published: tuple[published.Published, ...]
+    costs: tuple[costs.Cost, ...]
+    parameters: tuple[parameters.Parameter, ...]
     verdicts: tuple[pairs.Verdict, ...]
     suites: tuple[pairs.Suite, ...]
     notes: tuple[str, ...]
@@ -56,7 +58,7 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
     in_order = lambda found: tuple(
         dataclasses.replace(each, values=tuple(each.values[number] for number in order)) for each in found
     )
-    every_cell = scoring.cells(members, metrics, asked)
+    every_cell, differences = scoring.cells(members, metrics, asked), in_order(table.differences())
     known = {groups.digest(protocol): protocol for protocol in protocols}
     ordered = [runs[number] for number in order]
     laid, missing = published.make(ordered, members, metrics, known, asked.published)
@@ -71,12 +73,14 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         members=tuple(members),
         left_out=(*left_out, *copies),
         chosen=in_order(table.chosen()),
-        differences=in_order(table.differences()),
+        differences=differences,
         environments=in_order(_environments(table)),
         protocols=known,
         cells=tuple(every_cell),
         curves=tuple(curves.make(ordered, members, tuple(metrics))),
         published=tuple(laid),
+        costs=tuple(costs.make(ordered, members, asked)),
+        parameters=tuple(parameters.make(every_cell, differences, members)),
         verdicts=tuple(pairs.verdicts(every_cell, metrics, known, asked)),
         suites=tuple(pairs.suites(every_cell, known)),
         notes=(*_notes(members, known, asked), *missing),
