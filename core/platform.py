@@ -77,7 +77,8 @@ def has_accelerator(environ: Mapping[str, str]) -> bool:
 def cache() -> pathlib.Path | None:
     """Keeps compiled programs between runs, in a folder of the user's cache; returns it.
 
-    `JAX_COMPILATION_CACHE_DIR` decides if set (JAX itself reads it). None where no such folder can be made.
+    `JAX_COMPILATION_CACHE_DIR` decides if set (JAX itself reads it), and what is kept, from which compile time on, is
+    JAX's own variable's to say. None where no such folder can be made.
     The folder is named by the CPU and jaxlib: XLA compiles for the very features of the CPU, and a program made
     for another one can end in an illegal instruction.
     """
@@ -93,7 +94,10 @@ def cache() -> pathlib.Path | None:
     except OSError:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a start is many programs of half a second
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # which JAX reads itself
+        jax.config.update(
+            "jax_persistent_cache_min_compile_time_secs", 0.2
+        )  # a start is many programs of half a second
     return folder
 
 

@@ -1,5 +1,7 @@
 """What holds for every test: a CPU, W&B without a server, nothing taken from the caller's environment."""
 
+import gc
+import importlib.metadata
 import os
 import pathlib
 
@@ -18,9 +20,16 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 
+# Compiling takes most of a test's time: with XLA's older emitters and in one piece it takes a third.
+_COMPILE = {"--xla_cpu_use_fusion_emitters": "false", "--xla_cpu_parallel_codegen_split_count": "1"}
+
 import jax  # noqa: E402
+import yaml  # noqa: E402
 
 from core import platform  # noqa: E402
+
+# Hydra reads the files of conf/ anew for every command line: through libyaml in a tenth of the time.
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # A [B] that meets a [B, 1] becomes [B, B] without a word, the classic wrong loss: here it raises.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -34,17 +43,31 @@ def _wandb_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
         os.environ[name] = str(folder)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Compiling takes most of a test's time. Programs are compiled with few optimisations, and kept in this folder.
+def pytest_configure(config: pytest.Config) -> None:
+    """Programs are compiled with few optimisations, also in the processes that a test starts.
 
-    That holds for the processes that a test starts, too, but not for slow tests. A test that reads a program has
-    that one compiled as a user's.
+    Not for slow tests, which train for minutes. A test that reads a program has that one compiled as a user's.
+    """
+    if config.option.markexpr != "slow":
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
+        if importlib.metadata.version("jaxlib").startswith("0.10."):  # XLA ends the process at a flag it doesn't know
+            os.environ["XLA_FLAGS"] = " ".join(f"{name}={value}" for name, value in _COMPILE.items())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of compiled programs, the smallest too: for all tests of a worker and the processes that they start.
+
+    JAX writes into it without a lock: two workers at once might read half a program.
     """
     folder = tmp_path_factory.mktemp("cache")
     os.environ["XDG_CACHE_HOME"] = str(folder)
-    if request.config.option.markexpr != "slow":  # which train for minutes
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-        jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     platform.cache()
+    gc.freeze()  # what was imported stays, and need not be looked through again and again
+    gc.set_threshold(20_000)
     return folder

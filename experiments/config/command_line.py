@@ -149,7 +149,7 @@ def resolved(config: DictConfig) -> Config:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         if "budget" not in config:
             return plain
-        return plain | {"choices": overrides.choices(), "follows": resume.follows(config)}
+        return plain | {"choices": overrides.choices(), "follows": resume.follows(config, plain)}
     except omegaconf_errors.OmegaConfBaseException as error:
         missing = isinstance(error, omegaconf_errors.MissingMandatoryValue)
         problem = "missing; give it a value" if missing else str(error.msg or error).splitlines()[0]

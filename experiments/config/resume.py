@@ -76,12 +76,13 @@ def merged(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     return _resolved(kept, follows) | {"follows": kept["follows"]}
 
 
-def follows(config: DictConfig) -> dict[str, str]:
-    """{"optimizer.schedule.images": "${budget}"}: the numbers of `config` made from what a resumed run may change."""
+def follows(config: DictConfig, plain: dict[str, Any]) -> dict[str, str]:
+    """{"optimizer.schedule.images": "${budget}"}: the numbers of `config` made from what a resumed run may change.
+
+    `plain` is `config` resolved.
+    """
     raw: Any = OmegaConf.to_container(config, resolve=False)
-    written = dict(_leaves(raw, raw))
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    now = dict(_leaves(plain, plain))
+    written, now = dict(_leaves(raw, raw)), dict(_leaves(plain, plain))
     moved = OmegaConf.create(raw)
     for key, value in written.items():
         if _FOLLOWED.fullmatch(_joined(key)) and isinstance(value, int | float):
@@ -92,6 +93,8 @@ def follows(config: DictConfig) -> dict[str, str]:
         for key, value in _leaves(then, then)
         if isinstance(value, int | float) and isinstance(written.get(key), str) and value != now.get(key)
     }
+    if not found:
+        return {}
     # A reference relative to where it was written may mean something else where the value is used.
     again = dict(_leaves(remade := _resolved(plain, found), remade))
     return {_joined(key): made for key, made in found.items() if again[key] == now[key]}

@@ -75,8 +75,10 @@ def test_truncation_is_no_terminal_and_keeps_the_last_observation():
     assert (np.abs(step.observation) <= 0.05).all(), "a fresh pole"
 
 
-def test_what_is_registered_without_a_limit_has_one():
+def test_what_is_registered_without_a_limit_has_one(monkeypatch: pytest.MonkeyPatch):
     """CliffWalking under a policy that runs into the wall never ends."""
+    assert gym.Gymnasium(id="CliffWalking-v1").make(1).protocol()["max_steps"] == gym.LONGEST == 27_000
+    monkeypatch.setattr(gym, "LONGEST", 300)
     games = gym.Gymnasium(id="CliffWalking-v1").make(1)
     assert games.protocol()["max_steps"] == gym.LONGEST
     games.reset(0)

@@ -38,7 +38,7 @@ def test_the_policy_sees_what_it_sees_in_training(recipe, seed):
     games, alone = recipe.make(1), screen.Screen(recipe, seed=seed)
     np.testing.assert_array_equal(alone.reset(), games.reset(seed)[0])
     random = np.random.default_rng(seed)
-    for _ in range(150):
+    for _ in range(80):
         action = int(random.integers(games.actions))
         expected, seen = games.step(np.array([action], np.int32)), alone.step(action)
         np.testing.assert_array_equal(seen.observation, expected.observation[0])  # equal, not merely close

@@ -1,6 +1,7 @@
 """The loop: what acts with which weights, what happens when, and that going on equals never having stopped."""
 
 import dataclasses
+import functools
 import pathlib
 import signal
 import time
@@ -13,23 +14,6 @@ import pytest
 from core import loop, profiling, stopping, types
 from core.checkpoints import checkpoint
 from tests import runs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory: pytest.TempPathFactory):
-    """A dozen runs of one learner would compile it a dozen times."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
 
 Alone = tuple[Any, Any, list[Any]]
 
@@ -279,7 +263,8 @@ def test_stacks_are_true_after_a_replay_that_was_not_saved(tmp_path: pathlib.Pat
     for steps in (runs.WARMUP + 1, runs.WARMUP + 4):
         outcome = runs.play(tmp_path, steps=steps, replay=False)
     learner = runs.dqn_learner(runs.actor().sizes)
-    sample = jax.device_get(learner.replay.sample(outcome.state.replay, jax.random.key(0), batch=512, discount=0.9))
+    draw = jax.jit(functools.partial(learner.replay.sample, batch=512, discount=0.9))
+    sample = jax.device_get(draw(outcome.state.replay, jax.random.key(0)))
     frames = sample.observation[sample.weight > 0].astype(int)  # [B, K, 3]
     assert len({tuple(frame) for frame in frames[:, -1]}) > 16
     back = np.arange(frames.shape[1])[::-1]

@@ -168,6 +168,16 @@ def test_cache_leaves_the_users_own_folder(monkeypatch, updates):
     assert not updates
 
 
+def test_cache_leaves_the_users_own_least_seconds(monkeypatch, updates, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    name = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+    monkeypatch.setenv(name, "3")
+    platform.cache()
+    monkeypatch.delenv(name)
+    platform.cache()
+    assert [value for key, value in updates if key == name.lower()] == [0.2]
+
+
 def test_cache_does_without_a_folder(monkeypatch, updates, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -108,31 +108,34 @@ def _sample(memory, state, key, batch, updates):
     return memory.sample(state, key, batch=batch, discount=DISCOUNT, updates=updates)
 
 
+@functools.partial(jax.jit, static_argnames="memory")
+def _add(memory, state, rollout):
+    return memory.add(state, rollout)
+
+
 def filled(memory: replay.Replay, games: Games, *, rollouts: int, restart_at: int | None = None):
     first = games.rollout()
-    state = memory.init(spec(first))
-    add = jax.jit(memory.add)
-    state = add(state, first)
+    state = _add(memory, memory.init(spec(first)), first)
     for index in range(1, rollouts):
         if index == restart_at:
             games.restart()
-        state = add(state, games.rollout())
+        state = _add(memory, state, games.rollout())
     return state
 
 
 def check(sample: replay.Sample, games: Games, n_step: int) -> set[int]:
     """Every entry that counts is a true transition; returns the frames that were drawn."""
     sample = jax.device_get(sample)
-    drawn = set()
-    for b in np.flatnonzero(sample.weight > 0):
-        newest = int(sample.observation[b, -1])
-        want = games.transition(newest, n_step)
-        if want["discount"] == 0:
-            del want["next_observation"]  # nothing is bootstrapped from it
-        for name, value in want.items():
-            np.testing.assert_allclose(getattr(sample, name)[b], value, rtol=1e-5, err_msg=f"{name} of frame {newest}")
-        drawn.add(newest)
-    return drawn
+    counts = sample.weight > 0
+    newest = sample.observation[counts, -1]
+    wanted = {frame: games.transition(frame, n_step) for frame in set(newest.tolist())}
+    want = {name: np.array([wanted[frame][name] for frame in newest.tolist()]) for name in wanted[int(newest[0])]}
+    for name, values in want.items():
+        held = getattr(sample, name)[counts]
+        if name == "next_observation":  # nothing is bootstrapped from it where the discount is 0
+            held, values = held[want["discount"] > 0], values[want["discount"] > 0]
+        np.testing.assert_allclose(held, values, rtol=1e-5, err_msg=name)
+    return {*wanted}
 
 
 @pytest.mark.parametrize("sampler", [replay.Uniform(), replay.Prioritized()], ids=["uniform", "prioritized"])
@@ -275,8 +278,8 @@ def test_new_transitions_get_the_largest_priority():
     memory = replay.Replay(capacity=64, sampler=replay.Prioritized(floor=0.0))
     state = filled(memory, games, rollouts=3)
     sample = draw(memory, state, 0, batch=8)
-    state = memory.update(state, sample, jnp.full(8, 9.0))
-    state = memory.add(state, games.rollout())
+    state = jax.jit(memory.update)(state, sample, jnp.full(8, 9.0))
+    state = _add(memory, state, games.rollout())
     newest = np.asarray(state.sampler["priority"])[0, 11:15]  # the rows that have just got a successor
     np.testing.assert_allclose(newest[np.asarray(state.valid)[0, 11:15]], 9.0**0.6, rtol=1e-6)
 

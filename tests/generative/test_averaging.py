@@ -20,7 +20,8 @@ def test_the_power_functions_exponent(std, gamma):
 def test_the_power_functions_profile_has_the_width_it_says(std):
     """The weights that an average gives to each update, as a distribution over time: relative deviation `std`."""
     updates, average = 4000, averaging.Power(std=std)
-    decay = np.array([average.decay(jnp.float32(32 * k), 32) for k in range(1, updates + 1)], np.float64)
+    seen = 32 * jnp.arange(1, updates + 1, dtype=jnp.float32)
+    decay = np.asarray(jax.vmap(lambda images: average.decay(images, 32))(seen), np.float64)
     weight = (1 - decay) * np.append(np.cumprod(decay[::-1])[-2::-1], 1)
     time = np.arange(1, updates + 1) / updates
     assert weight.sum() == pytest.approx(1, abs=1e-4)

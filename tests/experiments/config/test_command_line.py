@@ -67,7 +67,7 @@ def build_only(settings: command_line.Config, folder: Path) -> None:
 def test_every_experiment_names_real_settings_of_the_right_types(experiment: str):
     settings = command_line.compose(f"experiment={experiment}")
     build_only(settings, Path())
-    build_only(command_line.compose(f"experiment={experiment}", "+debug=tiny"), Path())
+    # Tiny with its evaluators: `run_of` in test_choices.py, and below where +debug=tiny shrinks a game.
     build_only(command_line.compose(f"experiment={experiment}", "+debug=tiny", "evaluators=none"), Path())
     assert settings["name"] == experiment
 
@@ -356,6 +356,7 @@ def test_debug_shrinks_what_there_is_and_leaves_what_was_typed():
     tiny = command_line.compose("experiment=dqn/pong", "+debug=tiny", "learner.batch=8", "seed=3")
     assert (full["source"]["envs"], tiny["source"]["envs"]) == (8, 2)
     assert (tiny["learner"]["batch"], tiny["seed"]) == (8, 3)
+    build_only(tiny, Path())
     cartpole = command_line.compose("experiment=dqn/cartpole", "+debug=tiny")
     assert cartpole.keys() == full.keys()  # no `debug` left
     assert "sticky" not in cartpole["source"]  # nothing that the run has no use for
