@@ -95,9 +95,8 @@ def cache() -> pathlib.Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # which JAX reads itself
-        jax.config.update(
-            "jax_persistent_cache_min_compile_time_secs", 0.2
-        )  # a start is many programs of half a second
+        # A start is many programs of half a second.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return folder
 
 
