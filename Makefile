@@ -5,8 +5,8 @@
 
 PYTHON ?= python3
 EXTRAS ?= dev
-# Two tests at a time, those of a file one after the other.
-PYTEST_ARGS ?= -n 2 --dist loadscope
+# Two tests at a time: a half of them each, and who has finished takes from what the other has left.
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 BIN := .venv/bin
 # One stamp for each choice of extras; a newer pyproject.toml or lock makes it stale.

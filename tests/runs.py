@@ -154,9 +154,10 @@ def on_eight_devices(script: pathlib.Path, *arguments: str, optimized: bool = Fa
 
     Its programs are compiled with little care, which is what takes the time, unless `optimized`: to be looked at.
     """
+    quick = "" if optimized else os.environ.get("XLA_FLAGS", "")
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count=8",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "0" if optimized else "1",
         "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
     }

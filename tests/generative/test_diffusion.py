@@ -234,7 +234,8 @@ def test_a_network_that_says_nothing_is_judged_by_hand(preset):
     """F = 0, so D = c_skip x; the judgement is the weighted error's mean over evenly spread levels."""
     model = learner(**PRESETS[preset], judge_levels=2)
     images, key = batch(), jax.random.key(3)
-    found = model.judge({"params": model.network.init(jax.random.key(0))}, images, key)["loss"]
+    judge = jax.jit(lambda key, images, other: model.judge({"params": model.network.init(key)}, images, other))
+    found = judge(jax.random.key(0), images, key)["loss"]
     image, expected = pixels.signed(images.image), 0.0
     for index, u in enumerate((0.25, 0.75)):
         level = model.noise.levels(jnp.float32(u))

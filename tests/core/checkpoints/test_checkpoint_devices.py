@@ -37,7 +37,7 @@ def restore(folder: pathlib.Path, value: int, spread: Any, whole: Any) -> Any:
 
 def test_from_one_device_to_eight_and_back(tmp_path):
     checkpoint.Checkpoints(tmp_path).save(1, make(1), None, extra={})
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"}
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, __file__, str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
