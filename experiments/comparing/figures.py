@@ -223,7 +223,20 @@ def _panel(
             f"published {each.label}",
             _Key(line, f"{each.label}{'' if near.any() else ', only later'}: {each.protocol}"),
         )
+    _frame(axes, [line.get_ydata() for line in axes.get_lines()])
     axes.grid(color="#dddddd", linewidth=0.5)
+
+
+def _frame(axes: Any, drawn: Sequence[Any]) -> None:
+    """Of two or three seeds an interval is so wide that it would squeeze the lines: it is cut half their range off."""
+    values = np.concatenate([np.asarray(each, np.float64) for each in drawn])
+    if not np.isfinite(values).any():
+        return
+    least, most = np.nanmin(values), np.nanmax(values)
+    room = 0.5 * (most - least)
+    if room > 0:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, least - room), min(high, most + room))
 
 
 def _seeds(curve: curves.Curve, axis: str, points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -244,7 +257,7 @@ def _seams(curve: curves.Curve, axis: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _caption(every: Sequence[curves.Curve]) -> list[str]:
     """What the lines are, and which runs end early."""
-    lines = ["Mean over n seeds and its 95 % t interval; thin: single seeds."]
+    lines = ["Mean over n seeds and its 95 % t interval, cut where it is far wider than the lines; thin: single seeds."]
     short = [f"{folder}: {why}" for curve in every for folder, why in curve.short]
     if any(np.nanmax(np.abs(line.values), initial=0) > VAST for curve in every for line in curve.lines):
         lines.append(f"Values beyond {VAST:g} are drawn there.")

@@ -144,6 +144,7 @@ def _number(value: Any) -> float | None:
     return float(value) if number else None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of vast scores
 def _parameter(scores: np.ndarray, own: _Levels, **head: Any) -> Parameter:
     names, numbers, codes = own
     inside = [scores[codes == code] for code in range(len(names))]
@@ -167,6 +168,8 @@ def _parameter(scores: np.ndarray, own: _Levels, **head: Any) -> Parameter:
         told = "all runs score the same"
     else:
         share, raw = explained(inside)
+        if not math.isfinite(raw):
+            share, raw, told = None, None, "the scores are too far apart for a variance"
     return Parameter(runs=len(scores), levels=tuple(levels), share=share, raw=raw, told=told, **head)
 
 
@@ -176,7 +179,7 @@ def explained(levels: Sequence[np.ndarray]) -> tuple[float, float]:
     total = float(((every - every.mean()) ** 2).sum())
     within = float(sum(((own - own.mean()) ** 2).sum() for own in levels))
     between, free = total - within, len(every) - len(levels)
-    return max(0.0, (between - (len(levels) - 1) * within / free) / total), between / total
+    return max(0.0, float((between - (len(levels) - 1) * within / free) / total)), float(between / total)
 
 
 def _near(swept: Sequence[tuple[str, np.ndarray]]) -> Mapping[str, tuple[str, ...]]:

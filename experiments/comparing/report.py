@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.comparing import costs, curves, groups, pairs, parameters, published, reading, scoring
+from experiments.comparing import costs, curves, finals, groups, pairs, parameters, published, reading, scoring
 from experiments.config import build
 
 _LOWER = re.compile(r"(^|[/_])(loss|fid|kid|nll|bpd|mse|error|stderr|seconds)([/_]|$)")
@@ -34,6 +34,7 @@ class Report:
     published: tuple[published.Published, ...]
     costs: tuple[costs.Cost, ...]
     parameters: tuple[parameters.Parameter, ...]
+    finals: tuple[finals.Final, ...]
     verdicts: tuple[pairs.Verdict, ...]
     suites: tuple[pairs.Suite, ...]
     notes: tuple[str, ...]
@@ -63,6 +64,7 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
     ordered = [runs[number] for number in order]
     laid, missing = published.make(ordered, members, metrics, known, asked.published)
     shown = {*metrics} | {"step", "seconds"}
+    evaluated, unreadable = finals.make(members, asked)
     return Report(
         asked=asked,
         keys=tuple(keys),
@@ -80,10 +82,11 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         curves=tuple(curves.make(ordered, members, tuple(metrics))),
         published=tuple(laid),
         costs=tuple(costs.make(ordered, members, asked)),
+        finals=tuple(evaluated),
         parameters=tuple(parameters.make(every_cell, differences, members)),
         verdicts=tuple(pairs.verdicts(every_cell, metrics, known, asked)),
         suites=tuple(pairs.suites(every_cell, known)),
-        notes=(*_notes(members, known, asked), *missing),
+        notes=(*_notes(members, known, asked), *missing, *unreadable),
     )
 
 

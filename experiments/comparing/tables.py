@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.comparing import costs, groups, parameters, published, report, scoring
+from experiments.comparing import costs, finals, groups, parameters, published, report, scoring
 
 SEEDS = 10  # of a group that are listed beside its mean; more are in a table of their own
 
@@ -37,6 +37,7 @@ def tables(found: report.Report) -> list[Table]:
         _suites(found),
         _verdicts(found),
         _without_empty(Table(*published.table(found.published))),
+        _without_empty(Table(*finals.table(found.finals))),
         _without_empty(Table(*costs.table(found.costs))),
         *(_without_empty(Table(*each)) for each in parameters.tables(found.parameters)),
         _seeds(found),

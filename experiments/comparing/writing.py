@@ -36,7 +36,7 @@ def markdown(found: report.Report, every: Sequence[tables.Table], *, brief: bool
         "",
         *(f"- {escaped(note)}" for note in found.notes),
     ]
-    skipped = ("seeds", "runs") if brief else ()
+    skipped = ("seeds", "runs", "published", "parameters") if brief else ()
     for table in every:
         if table.name not in skipped:
             shown = table.head(SHOWN) if brief else table

@@ -67,9 +67,9 @@ def test_levels_pool_what_else_differs(base, tmp_path):
     assert batch.levels[0].mean == pytest.approx(own.mean()) and batch.levels[0].median == np.median(own)
     assert batch.levels[0].interval == pytest.approx(statistics.mean_interval(own))
     other = np.asarray([value for (size, _, _), value in values.items() if size == 16])
-    assert batch.share == pytest.approx(parameters.explained([own, other])[0]) and batch.share > 0.9
+    assert batch.share == pytest.approx(parameters.explained([own, other])[0]) and (batch.share or 0) > 0.9
     everything = by_key[parameters.ALL]
-    assert len(everything.levels) == 4 and everything.share is not None and everything.share > batch.share
+    assert len(everything.levels) == 4 and everything.share is not None and everything.share > (batch.share or 0)
     written = {table.name: table for table in tables.tables(found)}
     assert written["importance"].rows[0][3] == batch.key and written["importance"].rows[-1][3] == parameters.ALL
     assert len(written["parameters"].rows) == 4
@@ -104,3 +104,10 @@ def test_values_of_every_kind_are_levels(base, tmp_path):
     names = [level.value for level in found[0].levels]
     assert names[:2] == ["0.5", "3"] and {'"3"', "null", "true", "a", "[1, 2]"} <= set(names)
     assert found[0].share is None
+
+
+def test_vast_scores_have_no_share(base, tmp_path):
+    for number, value in enumerate([1e200, -1e200, 1e200, 0.0, 1.0, 1e190]):
+        folders.write(tmp_path / str(number), base, [value], lag=number % 2, seed=number)
+    (found,) = [each for each in _report(*sorted(tmp_path.iterdir()), group=("seed",)).parameters if each.key == "lag"]
+    assert found.share is None and "too far apart" in found.told
