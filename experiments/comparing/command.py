@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,7 @@ class Wanted:
     protocols: Literal["apart", "any"] = "apart"
     unfinished: Literal["apart", "counted"] = "apart"
     paired: bool = False
+    reach: float | None = None
     out: str
 
     def __post_init__(self):
@@ -34,6 +36,8 @@ class Wanted:
             raise ValueError("runs: missing; runs=[<folder or pattern>,...] or sweep=<folder> says what to compare")
         if self.at is not None and self.at < 1:
             raise ValueError(f"at={self.at}: must be at least 1 frame or image")
+        if self.reach is not None and not math.isfinite(self.reach):
+            raise ValueError(f"reach={self.reach}: must be a finite score")
         if Path(self.out).suffix in (".html", ".md", ".csv", ".json", ".tex"):
             raise ValueError(f"out={self.out}: is a folder for several files; leave {Path(self.out).suffix} out")
         if Path(self.out).exists() and not Path(self.out).is_dir():
@@ -60,6 +64,7 @@ def task(settings: command_line.Config, _: Path) -> None:
         protocols=wanted.protocols,
         unfinished=wanted.unfinished,
         paired=wanted.paired,
+        reach=wanted.reach,
     )
     found = report.make(runs, left_out, asked)
     every, out = tables.tables(found), Path(wanted.out)
