@@ -216,7 +216,8 @@ def _levels(tasks: Tasks) -> np.ndarray:
     """From the lowest score to the highest, close together where most scores are."""
     least, most = min(own.min() for own in tasks), max(own.max() for own in tasks)
     fine = np.linspace(min(least, 0.0), max(min(most, 2.0), 0.0), 101)
-    return np.unique([*fine, *MARKS, *(np.geomspace(2.0, most, 51) if most > 2 else ())])
+    marks = [mark for mark in MARKS if mark <= max(most, 1.0)]
+    return np.unique([*fine, *marks, *(np.geomspace(2.0, most, 51) if most > 2 else ())])
 
 
 # ---- two groups ----

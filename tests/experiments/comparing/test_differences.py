@@ -1,5 +1,6 @@
 """Two groups: differences and verdicts against scipy and by simulation, with the scores that lead tests astray."""
 
+import pathlib
 import time
 from typing import Any
 
@@ -210,3 +211,10 @@ def test_more_seeds_of_one_group_do_not_cost_much_power():
 def test_welch_alone_would_not_hold_with_unlike_numbers():
     assert coverage.welch_alone("bimodal, half of the seeds fail", 3, 10) > 0.1
     assert coverage.welch_alone(coverage.UNLIKE, 10, 3) > 0.06
+
+
+@pytest.mark.parametrize("name", [*coverage.DISTRIBUTIONS, coverage.UNLIKE])
+def test_the_documents_table_is_what_is_measured(name: str):
+    row = " | ".join(f"{coverage.wrong_verdicts(name, n, m):.1%}".replace("%", " %") for n, m in coverage.PAIRS)
+    text = (pathlib.Path(__file__).parents[3] / "docs" / "comparing.md").read_text()
+    assert f"| {name} | {row} |" in text
