@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 import os
 import sys
 import time
@@ -32,6 +33,7 @@ class Wanted:
     protocols: Literal["apart", "any"] = "apart"
     unfinished: Literal["apart", "counted"] = "apart"
     paired: bool = False
+    reach: float | None = None
     cache: bool = True
     published: tuple[str, ...] | str | bool | None = None
     media: Literal["beside", "inside", "none"] = "beside"
@@ -44,6 +46,8 @@ class Wanted:
         published.names(self.published)
         if self.at is not None and self.at < 1:
             raise ValueError(f"at={self.at}: must be at least 1 frame or image")
+        if self.reach is not None and not math.isfinite(self.reach):
+            raise ValueError(f"reach={self.reach}: must be a finite score")
         if Path(self.out).suffix in (".md", ".csv", ".json", ".tex"):
             raise ValueError(f"out={self.out}: names the page (.html) or a folder; leave {Path(self.out).suffix} out")
         if self.place.exists() and not self.place.is_file():
@@ -79,6 +83,7 @@ def task(settings: command_line.Config, _: Path) -> None:
         unfinished=wanted.unfinished,
         paired=wanted.paired,
         published=published.names(wanted.published),
+        reach=wanted.reach,
     )
     found = report.make(runs, left_out, asked)
     every = tables.tables(found)

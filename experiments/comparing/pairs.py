@@ -1,4 +1,4 @@
-"""A verdict for each pair of groups on one task, and figures over several games."""
+"""A verdict for each pair of groups on one task."""
 
 import collections
 import dataclasses
@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agents import scores
-from experiments.comparing import groups, scoring, statistics
+from experiments.comparing import differences, groups, scoring, statistics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,18 +23,10 @@ class Verdict:
     n: tuple[int, int]
     only_first: tuple[Any, ...]  # seeds
     only_second: tuple[Any, ...]
-    result: statistics.Difference | None  # None: not compared
+    used: tuple[int, int]  # of n; fewer where seeds are paired
+    result: differences.Difference | None  # None: not compared
+    holm: float | None = None  # p, all pairs of the report taken together; None where seeds are too few for a verdict
     told: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Suite:
-    """One group over several games, human-normalised."""
-
-    group: str
-    which: str
-    games: tuple[str, ...]
-    figures: statistics.Suite
 
 
 def verdicts(
@@ -45,7 +36,7 @@ def verdicts(
     asked: scoring.Asked,
 ) -> list[Verdict]:
     """Of all pairs of groups on one task, by the last values or those at `at`."""
-    which = scoring.LAST if asked.at is None else scoring.AT
+    which = scoring.of_verdicts(asked)
     found = []
     by_task = collections.defaultdict[tuple[str, str], list[scoring.Cell]](list)
     for cell in every:
@@ -55,7 +46,38 @@ def verdicts(
         for first, second in itertools.combinations(own, 2):
             if first.group != second.group:
                 found.append(_verdict(first, second, metrics[metric], protocols, asked))
+    return _adjusted(found)
+
+
+def tested(every: Sequence[Verdict]) -> list[Verdict]:
+    """Those of enough seeds for a verdict."""
+    return [each for each in every if each.holm is not None]
+
+
+def standing(every: Sequence[Verdict]) -> tuple[int, int]:
+    """How many of them are sure (better or worse), and how many of those are when all pairs are taken together."""
+    sure = [each for each in tested(every) if each.result and each.result.verdict != "cannot tell"]
+    return len(sure), sum((each.holm or 0) <= 1 - statistics.LEVEL for each in sure)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """[n], Holm's adjusted p: the chance that any of n pairs that do not differ is called so is at most each."""
+    own = np.asarray(p, np.float64)
+    order = np.argsort(own, kind="stable")
+    found = np.empty(len(own))
+    found[order] = np.minimum(1.0, np.maximum.accumulate(own[order] * np.arange(len(own), 0, -1)))
     return found
+
+
+def _adjusted(every: Sequence[Verdict]) -> list[Verdict]:
+    """With Holm's p of all pairs of the report that have enough seeds."""
+    p = {
+        number: each.result.p
+        for number, each in enumerate(every)
+        if each.result is not None and each.result.p is not None and min(each.used) >= statistics.LEAST
+    }
+    adjusted = dict(zip(p, holm(list(p.values())).tolist(), strict=True))
+    return [dataclasses.replace(each, holm=adjusted.get(number)) for number, each in enumerate(every)]
 
 
 def _verdict(
@@ -66,7 +88,7 @@ def _verdict(
     asked: scoring.Asked,
 ) -> Verdict:
     one, two = ({str(seed): value for seed, _, value in cell.values} for cell in (first, second))
-    result, told = None, ""
+    used, result, told = (len(first.values), len(second.values)), None, ""
     if first.protocol != second.protocol:
         keys = groups.protocol_differences([protocols[first.protocol], protocols[second.protocol]])
         told = f"not compared: protocols differ in {', '.join(keys)} (protocols=any compares them)"
@@ -81,10 +103,10 @@ def _verdict(
             )
         else:
             values = (np.asarray([side[seed] for seed in both]) for side in (one, two))
-            result = statistics.compare_paired(*values, better=better)
+            used, result = (len(both), len(both)), differences.compare_paired(*values, better=better)
     else:
         values = (np.asarray([value for *_, value in cell.values]) for cell in (first, second))
-        result = statistics.compare(*values, better=better)
+        result = differences.compare(*values, better=better, names=(first.group, second.group))
     return Verdict(
         metric=first.metric,
         which=first.which,
@@ -94,21 +116,7 @@ def _verdict(
         n=(len(first.values), len(second.values)),
         only_first=tuple(seed for seed in one if seed not in two),
         only_second=tuple(seed for seed in two if seed not in one),
+        used=used,
         result=result,
         told=told or (result.sentence if result else ""),
     )
-
-
-def suites(every: Sequence[scoring.Cell], protocols: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
-    """Over the Atari games that a group has, where there are several that are alike but for the game."""
-    together = collections.defaultdict[tuple[str, str, str], dict[str, np.ndarray]](dict)
-    for cell in every:
-        if cell.metric == scoring.RETURN and cell.values and cell.task in scores.published():
-            rest = {key: value for key, value in protocols.get(cell.protocol, {}).items() if value != cell.task}
-            values = [scores.human_normalised(cell.task, value) for *_, value in cell.values]
-            together[cell.group, cell.which, groups.digest(rest)][cell.task] = np.asarray(values, np.float64)
-    return [
-        Suite(group=group, which=which, games=tuple(games), figures=statistics.suite(list(games.values())))
-        for (group, which, _), games in together.items()
-        if len(games) > 1
-    ]

@@ -3,14 +3,24 @@
 import collections
 import dataclasses
 import fnmatch
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.comparing import costs, curves, finals, groups, pairs, parameters, published, reading, scoring
+from experiments.comparing import (
+    costs,
+    curves,
+    directions,
+    efficiency,
+    finals,
+    groups,
+    pairs,
+    parameters,
+    published,
+    reading,
+    scoring,
+    suites,
+)
 from experiments.config import build
-
-_LOWER = re.compile(r"(^|[/_])(loss|fid|kid|nll|bpd|mse|error|stderr|seconds)([/_]|$)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +29,7 @@ class Report:
 
     asked: scoring.Asked
     keys: tuple[str, ...]  # that make the groups
-    metrics: Mapping[str, str]  # name -> higher or lower
+    metrics: Mapping[str, str]  # name -> higher or lower is better, or unknown
     others: tuple[str, ...]  # metrics that the runs have and the report does not show
     labels: Mapping[str, Mapping[str, Any]]  # group -> its keys' values, in the order of the report
     tasks: tuple[str, ...]
@@ -36,7 +46,10 @@ class Report:
     parameters: tuple[parameters.Parameter, ...]
     finals: tuple[finals.Final, ...]
     verdicts: tuple[pairs.Verdict, ...]
-    suites: tuple[pairs.Suite, ...]
+    contests: tuple[suites.Contest, ...]
+    profiles: tuple[suites.Profile, ...]
+    suites: tuple[suites.Suite, ...]
+    efficiency: tuple[efficiency.Reach, ...]
     notes: tuple[str, ...]
 
 
@@ -63,6 +76,8 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
     known = {groups.digest(protocol): protocol for protocol in protocols}
     ordered = [runs[number] for number in order]
     laid, missing = published.make(ordered, members, metrics, known, asked.published)
+    verdicts = pairs.verdicts(every_cell, metrics, known, asked)
+    normalised = suites.Scores(every_cell, known)
     shown = {*metrics} | {"step", "seconds"}
     evaluated, unreadable = finals.make(members, asked)
     return Report(
@@ -84,19 +99,22 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         costs=tuple(costs.make(ordered, members, asked)),
         finals=tuple(evaluated),
         parameters=tuple(parameters.make(every_cell, differences, members)),
-        verdicts=tuple(pairs.verdicts(every_cell, metrics, known, asked)),
-        suites=tuple(pairs.suites(every_cell, known)),
-        notes=(*_notes(members, known, asked), *missing, *unreadable),
+        verdicts=tuple(verdicts),
+        suites=tuple(normalised.suites()),
+        contests=tuple(normalised.contests(scoring.of_verdicts(asked))),
+        profiles=tuple(normalised.profiles(scoring.of_verdicts(asked))),
+        efficiency=tuple(efficiency.make(ordered, members, metrics, every_cell, asked)),
+        notes=(*_notes(members, known, asked), *_of_verdicts(verdicts, metrics), *missing, *unreadable),
     )
 
 
 def direction(metric: str, runs: Iterable[reading.Run]) -> str:
-    """Higher or lower: as the runs keep their best checkpoint by it, or else by its name."""
+    """Higher, lower or unknown: as the runs keep their best checkpoint by it, or else by its name."""
     asked = [run.config.get("checkpoint") for run in runs]
     told = {node.get("better") for node in asked if isinstance(node, dict) and node.get("metric") == metric}
     if len(told) == 1 and told <= {"higher", "lower"}:
         return str(told.pop())
-    return "lower" if _LOWER.search(metric) else "higher"
+    return directions.of(metric)
 
 
 def _without_copies(runs: Sequence[reading.Run]) -> tuple[list[reading.Run], list[reading.LeftOut]]:
@@ -152,6 +170,22 @@ def _environments(table: groups.Table) -> list[groups.Difference]:
     keys = [key for key in keys if not key.removeprefix(f"{groups.ORIGIN}.").startswith(left)]
     found = [groups.Difference(key.removeprefix(f"{groups.ORIGIN}."), table.values(key)) for key in keys]
     return [each for each in found if len(set(map(groups.canonical, each.values))) > 1]
+
+
+def _of_verdicts(verdicts: Sequence[pairs.Verdict], metrics: Mapping[str, str]) -> list[str]:
+    notes = []
+    if (count := len(pairs.tested(verdicts))) > 1:
+        sure, stand = pairs.standing(verdicts)
+        notes.append(
+            f"{sure} of {count} pairs are told apart, each tested by itself; {stand} of them with Holm's correction "
+            f"for {count} pairs, which keeps the chance of any false one at 5 %"
+        )
+    if unclear := [name for name, better in metrics.items() if better == scoring.UNKNOWN]:
+        notes.append(
+            f"no direction is known of {', '.join(unclear)}: no best value, and verdicts say higher or lower. "
+            "better=higher or better=lower says which is better"
+        )
+    return notes
 
 
 def _notes(

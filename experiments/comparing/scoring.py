@@ -14,6 +14,7 @@ from experiments.comparing import reading, statistics
 
 LAST, BEST, AT = "last", "best", "at"
 AT_X = "at_x"  # the frames or images of the value at `at`
+UNKNOWN = "unknown"  # of a metric: whether higher or lower is better
 RETURN = "eval/episode_return"  # which the published scores of random play and of a human tester go with
 
 
@@ -29,6 +30,7 @@ class Asked:
     unfinished: Literal["apart", "counted"] = "apart"
     paired: bool = False
     published: tuple[str, ...] = ()  # names of `agents.scores.CURVES`
+    reach: float | None = None  # the score whose cost is told; None: the least good of the groups' means
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ def _values(series: reading.Series | None, better: str, at: int | None) -> dict[
         return found
     finite = series.values[np.isfinite(series.values)]
     found[LAST] = _finite(series.values[-1])
-    if len(finite):
+    if len(finite) and better != UNKNOWN:
         found[BEST] = float(finite.max() if better == "higher" else finite.min())
     if at is not None and (index := int(np.searchsorted(series.x, at))) < len(series.x):
         found[AT], found[AT_X] = _finite(series.values[index]), int(series.x[index])
@@ -126,8 +128,14 @@ def cells(members: Sequence[Member], metrics: Mapping[str, str], asked: Asked) -
         for metric in metrics
         for inside in together.values()
         for which in ways
+        if which != BEST or metrics[metric] != UNKNOWN
         if any(value is not None for member in inside for value in member.values[metric].values())
     ]
+
+
+def of_verdicts(asked: Asked) -> str:
+    """Which values groups are compared by."""
+    return LAST if asked.at is None else AT
 
 
 def _cell(inside: Sequence[Member], *, metric: str, which: str, asked: Asked) -> Cell:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.comparing import costs, finals, groups, parameters, published, report, scoring
+import numpy as np
+
+from experiments.comparing import costs, finals, groups, pairs, parameters, published, report, scoring, suites
 
 SEEDS = 10  # of a group that are listed beside its mean; more are in a table of their own
 
@@ -35,7 +37,10 @@ def tables(found: report.Report) -> list[Table]:
         *_scores(found),
         *_pivots(found),
         _suites(found),
+        _contests(found),
+        _profiles(found),
         _verdicts(found),
+        _efficiency(found),
         _without_empty(Table(*published.table(found.published))),
         _without_empty(Table(*finals.table(found.finals))),
         _without_empty(Table(*costs.table(found.costs))),
@@ -130,31 +135,94 @@ def _pivot(cells: Sequence[scoring.Cell]) -> str | None:
 
 def _suites(found: report.Report) -> Table:
     columns = ("group", "value", "games", "seeds a game", "median", "its interval", "IQM", "its interval ", "mean")
-    columns += ("its interval  ", "optimality gap", "its interval   ", "over")
+    columns += ("its interval  ", "optimality gap", "its interval   ", "over", "to know")
     rows = []
     for each in found.suites:
         f = each.figures
-        seeds = (
-            str(f.fewest) if f.fewest == f.most else f"{f.fewest} to {f.most}: games with more weigh more in the IQM"
-        )
+        seeds = str(f.fewest) if f.fewest == f.most else f"{f.fewest} to {f.most}"
         figures = (*f.median, *f.iqm, *f.mean, *f.optimality_gap)
-        rows.append((each.group, each.which, f.tasks, seeds, *figures, ", ".join(each.games)))
-    return Table("games", "Human-normalised, over games", columns, tuple(rows))
+        rows.append((each.group, each.which, f.tasks, seeds, *figures, ", ".join(each.games), "; ".join(f.warnings)))
+    return _without_empty(Table("games", "Human-normalised, over games", columns, tuple(rows)))
+
+
+def _contests(found: report.Report) -> Table:
+    columns = (
+        "group",
+        "against",
+        "games",
+        "verdict",
+        "difference of means",
+        "95 % interval",
+        "p",
+        "difference of IQMs",
+    )
+    columns += ("its interval", "P(better)", "its interval ", "over", "games on one side")
+    rows = []
+    for each in found.contests:
+        sides = [(each.second, each.only_second), (each.first, each.only_first)]
+        alone = "; ".join(f"{', '.join(games)} ({name})" for name, games in sides if games)
+        figures = (*each.mean, each.p, *each.iqm, *each.improvement)
+        rows.append((each.second, each.first, len(each.games), each.told, *figures, ", ".join(each.games), alone))
+    title = f"Verdicts over games, human-normalised, {_of_verdicts(found)}"
+    return _without_empty(Table("games-verdicts", title, columns, tuple(rows)))
+
+
+def _profiles(found: report.Report) -> Table:
+    rows = []
+    for each in found.profiles:
+        over, alone = ", ".join(each.games), ", ".join(each.apart)
+        for place in np.flatnonzero(np.isin(each.tau, suites.MARKS)):
+            share = (float(each.share[place]), (float(each.low[place]), float(each.high[place])))
+            rows.append((each.group, float(each.tau[place]), *share, over, alone))
+    columns = ("group", "above", "share of runs", "95 % interval", "over", "games apart")
+    title = f"Performance profiles: runs above a human-normalised score, {_of_verdicts(found)}"
+    return _without_empty(Table("profiles", title, columns, tuple(rows)))
+
+
+def _efficiency(found: report.Report) -> Table:
+    """In every unit the median over seeds, with the soonest and the latest; empty where that is never."""
+    units = list(dict.fromkeys(name for each in found.efficiency for name in each.costs))
+    columns = ["metric", "task", "group", "protocol", "score", "reached", *units]
+    columns += [f"{unit}: soonest and latest" for unit in units]
+    rows = []
+    for each in found.efficiency:
+        costs = [each.costs.get(unit, (None, None, None)) for unit in units]
+        head = (each.metric, each.task, each.group, each.protocol, each.threshold, f"{each.reached} of {each.n}")
+        spans = [None if low is None else f"{shown(low)} to {shown(high) or 'never'}" for _, low, high in costs]
+        never = "; ".join(f"seed {groups.shown(seed)} ({folder}): {told}" for seed, folder, told in each.never)
+        rows.append((*head, *(median for median, *_ in costs), *spans, never))
+    title = "How soon runs reach a score: medians over all seeds, empty where half of them never do"
+    return _without_empty(Table("efficiency", title, (*columns, "never"), tuple(rows)))
 
 
 def _verdicts(found: report.Report) -> Table:
-    columns = ("metric", "task", "group", "against", "verdict", "difference", "95 % interval", "p", "P(better)")
+    columns = (
+        "metric",
+        "task",
+        "group",
+        "against",
+        "verdict",
+        "difference",
+        "95 % interval",
+        "p",
+        "p by Holm",
+        "P(better)",
+    )
     columns += ("its interval", "n", "n against", "test", "seeds on one side")
-    rows = []
+    rows, several = [], len(pairs.tested(found.verdicts)) > 1
     for each in found.verdicts:
         r, sides = each.result, []
         for name, seeds in ((each.second, each.only_second), (each.first, each.only_first)):
             sides += [f"{', '.join(map(str, seeds))} ({name})"] * bool(seeds)
-        figures = (r.difference, r.interval, r.p, r.improvement, r.improvement_interval) if r else (None,) * 5
+        p = (r.p, each.holm if several else None) if r else (None, None)
+        figures = (r.difference, r.interval, *p, r.improvement, r.improvement_interval) if r else (None,) * 6
         head = (each.metric, each.task, each.second, each.first, each.told)
         rows.append((*head, *figures, *each.n[::-1], r.test if r else None, "; ".join(sides)))
-    at = f"at {found.asked.at:,}" if found.asked.at is not None else "last values"
-    return _without_empty(Table("verdicts", f"Verdicts, {at}", columns, tuple(rows)))
+    return _without_empty(Table("verdicts", f"Verdicts, {_of_verdicts(found)}", columns, tuple(rows)))
+
+
+def _of_verdicts(found: report.Report) -> str:
+    return f"at {found.asked.at:,}" if found.asked.at is not None else "last values"
 
 
 def _seeds(found: report.Report) -> Table:

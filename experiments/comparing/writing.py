@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from experiments.comparing import groups, report, statistics, tables
+from experiments.comparing import differences, groups, report, scoring, statistics, tables
 
 SHOWN = 20  # rows of a table on the console; the files have all
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -58,22 +58,28 @@ def method(found: report.Report, *, text: Callable[[str], str] = escaped) -> lis
     if asked.at is not None:
         ways.append(f"`at`: its first value at {asked.at:,} frames or images or later")
     test = (
-        "Welch's test, and Student's with a common spread where the groups have unlike numbers of seeds: both must tell"
+        "Welch's test; where groups have unlike numbers of seeds, with fewer degrees of freedom, and Student's with "
+        "a common spread: both must tell"
     )
     if asked.paired:
         test = "Student's test of the differences of seeds that both groups have"
-    directions = ", ".join(f"{name} ({better} is better)" for name, better in found.metrics.items())
+    directions = ", ".join(
+        f"{name} ({better}{' is better' * (better != scoring.UNKNOWN)})" for name, better in found.metrics.items()
+    )
     others = f" Not shown: {', '.join(found.others)}." * bool(found.others)
     return [
         f"Metrics: {text(directions)}.{text(others)}",
         f"{'; '.join(ways)}. Nothing is sampled: every row is read.",
-        "Mean: 95 % interval by Student's t. Median, IQM (mean of the middle half) and figures over games: 95 % "
-        f"percentile bootstrap, {statistics.RESAMPLES} resamples of seeds within tasks.",
+        "Mean: 95 % interval by Student's t; over games with the games' variances added up and Satterthwaite's degrees "
+        "of freedom. Median, IQM (mean of the middle half), optimality gap and profiles: 95 % percentile bootstrap, "
+        f"{statistics.RESAMPLES} resamples of seeds within tasks.",
         f"Verdicts: {test}, p at most 0.05, {statistics.LEAST} seeds of each at least. Every pair is tested by itself: "
-        "of 20 pairs that do not differ one may be called better or worse.",
-        f"More seeds: for a chance of {statistics.POWER:.0%} to tell, if the true difference and spread are those seen "
-        "and scores are normal.",
-        "P(better): the chance that a seed of the second group beats one of the first, ties half.",
+        "of 20 pairs that do not differ one may be called better or worse. `p by Holm` takes all of them together. "
+        "Over games: both tests of the difference of means, variances added up and seeds never paired.",
+        f"More seeds: for a chance of {differences.POWER:.0%} to tell, if the true difference and spread are those "
+        "seen and scores are normal.",
+        "P(better): the chance that a seed of the second group beats one of the first, ties half"
+        + (", at the same seed." if asked.paired else "."),
         "What these intervals are worth: docs/comparing.md.",
     ]
 

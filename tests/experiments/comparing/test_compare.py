@@ -211,7 +211,44 @@ def test_games_have_a_pivot_and_human_normalised_figures(tmp_path: pathlib.Path,
     (suite,) = [each for each in found["suites"] if each["which"] == "last"]
     normal = [(1 + 20.7) / (14.6 + 20.7), (31 - 1.7) / (30.5 - 1.7)]
     assert suite["games"] == ["breakout", "pong"] and suite["figures"]["median"][0] == pytest.approx(np.mean(normal))
+    assert "3 seeds a game: bootstrap intervals" in suite["figures"]["warnings"][0]
+    (profile,) = found["profiles"]
+    below = profile["tau"].index(0.5)  # breakout's seeds are at 0.98 to 1.05, pong's at 0.59 to 0.64
+    assert profile["share"][below] == 1 and profile["share"][profile["tau"].index(1.0)] == pytest.approx(2 / 6)
+    assert profile["share"][-1] == 0 and profile["games"] == ["breakout", "pong"]
     assert (tmp_path / "report" / "pivot-eval-episode-return-last.csv").read_text().startswith("group,breakout,pong\n")
+
+
+def test_groups_are_compared_over_the_games_that_both_have(tmp_path: pathlib.Path, monkeypatch, capsys):
+    base = folders.settings("experiment=dqn/atari", "source.game=pong", "tracker=none")
+    keys = ("source.game", "source.environments.game", "evaluators.episodes.environments.game")
+    for batch, games in ((8, ("pong", "breakout", "freeway")), (16, ("pong", "breakout", "boxing"))):
+        for game in games:
+            for seed in range(3):
+                changes = {**dict.fromkeys(keys, game), "seed": seed, "source.seed": seed, "learner.batch": batch}
+                told, values = {"game": game, "sticky": 0.0}, [batch + 3.0 * seed]
+                folders.write(tmp_path / "runs" / f"{batch}{game}{seed}", base, values, protocol=told, **changes)
+    found = run(monkeypatch, tmp_path / "report", f"runs={tmp_path}/runs", "group=[learner.batch,source.game]")
+    (contest,) = found["contests"]
+    assert (contest["first"], contest["second"], contest["games"]) == (
+        "learner.batch=8",
+        "learner.batch=16",
+        ["breakout", "pong"],
+    )
+    assert (contest["only_first"], contest["only_second"]) == (["freeway"], ["boxing"])
+    assert contest["mean"][0] == pytest.approx((8 / (30.5 - 1.7) + 8 / (14.6 + 20.7)) / 2)
+    assert contest["improvement"][0] == 1 and contest["told"] == "better"
+    (first,) = csv.DictReader((tmp_path / "report" / "games-verdicts.csv").read_text().splitlines())
+    assert first["games on one side"] == "boxing (learner.batch=16); freeway (learner.batch=8)"
+    assert len(found["profiles"]) == 2 and found["profiles"][0]["apart"] == ["freeway"]
+    # Two games are on both sides: 8 apart with a spread of 3, by Welch's test of three seeds each.
+    p = stats.ttest_ind([8.0, 11, 14], [16.0, 19, 22], equal_var=False).pvalue  # pyright: ignore[reportAttributeAccessIssue]
+    assert [verdict["result"]["p"] for verdict in found["verdicts"]] == pytest.approx([p, p])
+    assert [verdict["holm"] for verdict in found["verdicts"]] == pytest.approx([2 * p, 2 * p])
+    assert (
+        "2 of 2 pairs are told apart, each tested by itself; 0 of them with Holm's correction"
+        in capsys.readouterr().out
+    )
 
 
 def test_metrics_that_only_some_runs_have(base, tmp_path: pathlib.Path, monkeypatch):
@@ -284,6 +321,7 @@ def test_mistakes_are_told_before_anything_is_written(base, tmp_path: pathlib.Pa
     assert told("runs=runs", "group=[learner.bach]").startswith(
         "group=learner.bach: no run has such a setting; did you"
     )
+    assert told("runs=runs", "reach=nan") == "reach=nan: must be a finite score\n"
     assert told("runs=runs", "at=0") == "at=0: must be at least 1 frame or image\n"
     assert told("runs=runs", "out=report.md").startswith("out=report.md: names the page (.html) or a folder")
     (tmp_path / "runs" / "page.html").mkdir()
