@@ -230,10 +230,14 @@ def apart(first: Tasks, second: Tasks) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     one, two = (np.stack([own.mean(axis=-1) for own in tasks]) for tasks in (first, second))
     difference = (two - one).mean(axis=0)
-    told = _tests(*_spread(first), *_spread(second))
-    halves = [statistics.critical(freedom) * error for error, freedom in told]
-    p = [statistics.two_sided(difference / error, freedom) for error, freedom in told]
-    return difference, np.max(halves, axis=0), np.max(p, axis=0)
+    return difference, *_told(difference, _tests(*_spread(first), *_spread(second)))
+
+
+def _told(difference: Any, tests: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The wider half of an interval, and the larger p."""
+    halves = [statistics.critical(freedom) * error for error, freedom in tests]
+    p = [statistics.two_sided(difference / error, freedom) for error, freedom in tests]
+    return np.max(halves, axis=0), np.max(p, axis=0)
 
 
 def _spread(tasks: Tasks) -> tuple[np.ndarray, np.ndarray]:
@@ -271,10 +275,11 @@ def contest(
         if (group, games, side) not in drawn:
             drawn[group, games, side] = resampled(tasks, side)["iqm"]
     flat = all(map(statistics.flat, [*first, *second]))
-    difference, interval, p = mean(second) - mean(first), None, None
+    difference, interval, p, spreads = mean(second) - mean(first), None, None, ()
     if min(map(len, [*first, *second])) > 1 and not flat:
-        _, half, told = apart(first, second)
-        interval, p = (difference - float(half), difference + float(half)), float(told)
+        spreads = (*_spread(first), *_spread(second))
+        half, told = map(float, _told(difference, _tests(*spreads)))
+        interval, p = (difference - half, difference + half), told
     short = [game for game, *both in zip(games, first, second, strict=True) if min(map(len, both)) < statistics.LEAST]
     sure = not short and p is not None and p <= 1 - statistics.LEVEL
     verdict = ("better" if difference > 0 else "worse") if sure else "cannot tell"
@@ -292,17 +297,17 @@ def contest(
         p=p,
         improvement=(float(np.mean([each.mean() for each in wins])), statistics.percentiles(chances)),
         verdict=verdict,
-        told=verdict if sure else f"cannot tell yet: {_wanted(first, second, short, flat=flat)}",
+        told=verdict if sure else f"cannot tell yet: {_wanted(difference, spreads, short)}",
     )
 
 
-def _wanted(first: Tasks, second: Tasks, short: Sequence[str], *, flat: bool) -> str:
+def _wanted(difference: float, spreads: Sequence[np.ndarray], short: Sequence[str]) -> str:
     if short:
         return f"a verdict takes {statistics.LEAST} seeds of each game at least; fewer of {', '.join(short)}"
-    if flat:
+    if not spreads:
         return "all seeds of a game score the same"
-    (one, n), (two, m) = _spread(first), _spread(second)
-    there, away = int(min(n.min(), m.min())), abs(mean(second) - mean(first))
+    one, n, two, m = spreads
+    there, away = int(min(n.min(), m.min())), abs(difference)
 
     def enough(k: int) -> bool:
         told = _tests(one, np.maximum(n, k), two, np.maximum(m, k))
