@@ -29,6 +29,7 @@ VAST = 1e100  # matplotlib fails beyond
 BEYOND = 1.2  # times our last x: up to there published values are drawn; the table has all
 NAMED = 8  # unfinished runs named below a figure; curves.csv and the table of runs have all
 LINE, PANEL_LINE = 400, 60  # points of a seed's line, alone and in a small panel
+_DASHES = ("-", "-.", ":")  # of the first eight groups, of the next, of those after; published curves are "--"
 _PLAIN = {
     "svg.hashsalt": "jaxcade",
     "svg.fonttype": "none",  # text stays text
@@ -193,7 +194,7 @@ def _panel(
     for curve in own:
         axis = next(iter(curve.bands))
         place = colours[curve.group]
-        colour, dash = COLOURS[place % len(COLOURS)], ("-", "-.", ":")[place // len(COLOURS) % 3]
+        colour, dash = COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS) % len(_DASHES)]
         band = curve.bands[axis]
         axes.plot(*_seeds(curve, axis, points), color=colour, linewidth=0.5, alpha=0.45)
         kept = curves.thin(band.center["mean"], points)
@@ -259,6 +260,8 @@ def _caption(every: Sequence[curves.Curve]) -> list[str]:
     """What the lines are, and which runs end early."""
     lines = ["Mean over n seeds and its 95 % t interval, cut where it is far wider than the lines; thin: single seeds."]
     short = [f"{folder}: {why}" for curve in every for folder, why in curve.short]
+    if len({curve.group for curve in every}) > len(COLOURS) * len(_DASHES):
+        lines.append("There are more groups than kinds of lines: some look alike, curves.csv tells them apart.")
     if any(np.nanmax(np.abs(line.values), initial=0) > VAST for curve in every for line in curve.lines):
         lines.append(f"Values beyond {VAST:g} are drawn there.")
     if short:
