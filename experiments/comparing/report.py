@@ -75,7 +75,7 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         curves=tuple(curves.make([runs[number] for number in order], members, tuple(metrics))),
         verdicts=tuple(pairs.verdicts(every_cell, metrics, known, asked)),
         suites=tuple(pairs.suites(every_cell, known)),
-        notes=tuple(_notes(members, known, asked)),
+        notes=(*_notes(members, known, asked), *pairs.too_many(every_cell, asked)),
     )
 
 

@@ -204,9 +204,8 @@ def along(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         if not len(rows):
             continue
         intervals = {"mean": t_interval(own)}
-        for name, weights in zip(("median", "iqm"), _resampled(int(n)), strict=True):
-            share = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-            parts = [np.percentile(part @ weights, share, axis=1) for part in _pieces(own)]
+        for name, (weights, often) in zip(("median", "iqm"), _distinct(int(n)), strict=True):
+            parts = [_between(part @ weights, often) for part in _pieces(own)]
             intervals[name] = tuple(np.concatenate(parts, axis=1))
         for name, (low, high) in intervals.items():
             found["low"][name][rows], found["high"][name][rows] = low, high
@@ -230,6 +229,32 @@ def _resampled(n: int) -> tuple[np.ndarray, np.ndarray]:
         np.add.at(weights, (ranks[:, kept].T, np.arange(RESAMPLES)), 1 / kept.sum())
         made.append(weights)
     return made[0], made[1]
+
+
+@functools.lru_cache(maxsize=16)
+def _distinct(n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """`_resampled` with each resample once, [n, kinds], and how often it is there.
+
+    Few seeds have few that differ. Of many, all [n, resamples] and None.
+    """
+    found = []
+    for weights in _resampled(n):
+        kinds, often = np.unique(weights, axis=1, return_counts=True)
+        found.append((kinds, often) if len(often) < RESAMPLES / 4 else (weights, None))
+    return found
+
+
+def _between(values: np.ndarray, often: np.ndarray | None) -> np.ndarray:
+    """[2, places], the percentiles of [places, kinds] between which `LEVEL` of them lie, each there so `often`."""
+    places = [(RESAMPLES - 1) * (1 - LEVEL) / 2, (RESAMPLES - 1) * (1 + LEVEL) / 2]
+    if often is None:
+        ranked = np.partition(values, [int(place) + more for place in places for more in (0, 1)], axis=1)
+        at = lambda rank: ranked[:, rank]
+    else:
+        order = np.argsort(values, axis=1)
+        ranked, upto = np.take_along_axis(values, order, axis=1), np.cumsum(often[order], axis=1)
+        at = lambda rank: np.take_along_axis(ranked, np.argmax(upto > rank, axis=1)[:, None], axis=1)[:, 0]
+    return np.stack([at(int(p)) + (p - int(p)) * (at(int(p) + 1) - at(int(p))) for p in places])
 
 
 def _pieces(values: np.ndarray) -> list[np.ndarray]:
