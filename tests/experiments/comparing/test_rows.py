@@ -38,8 +38,8 @@ def line_by_line(lines: list[str]) -> dict[str, list[tuple[int, float]]]:
                 continue
             found.setdefault(name, [])
             if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-                nothing = value is None or abs(value) > 1e308
-                found[name].append((number, math.nan if nothing else float(value)))
+                own = math.nan if value is None or abs(value) > 1e308 else float(value)
+                found[name].append((number, own))
         number += 1
     return found
 
