@@ -17,7 +17,7 @@ from experiments.comparing import reading, scoring, statistics
 
 UPDATES, HOURS, DEVICE_HOURS = "updates", "hours", "device hours"
 LINE_POINTS, BAND_POINTS = 200_000, 20_000  # of all lines and of all bands of a report
-PLACES = 20_000  # x of a group, at most, at which its seeds are averaged before thinning
+PLACES = 10_000  # x of a group, at most, at which its seeds are averaged before thinning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,7 @@ def _bands(runs: Sequence[reading.Run], metric: str, most: int) -> dict[str, Ban
     """Along each axis that all of the runs have."""
     every = [axes(run, metric) for run in runs]
     names = [name for name in every[0] if all(name in own for own in every)]
+    most = max(20, most // max(len(names), 1))
     return {
         name: _band([(own[name], run.metrics[metric].values) for own, run in zip(every, runs, strict=True)], most)
         for name in names
@@ -162,5 +163,7 @@ def interpolated(x: np.ndarray, own: np.ndarray, values: np.ndarray) -> np.ndarr
         order = np.argsort(own, kind="stable")
         own, values = own[order], values[order]
     found = np.interp(x, own, values, left=np.nan, right=np.nan)
+    if np.isfinite(values).all():
+        return found
     exact = np.clip(np.searchsorted(own, x), 0, len(own) - 1)
     return np.where(own[exact] == x, values[exact], found)

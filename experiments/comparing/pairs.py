@@ -3,12 +3,15 @@
 import collections
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments.comparing import differences, groups, scoring, statistics
+
+MOST = 5_000  # pairs of groups on one task that all have a verdict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ def verdicts(
         if cell.which == which:
             by_task[cell.metric, cell.task].append(cell)
     for (metric, _), own in by_task.items():
-        for first, second in itertools.combinations(own, 2):
+        for first, second in _chosen(own, metrics[metric]):
             if first.group != second.group:
                 found.append(_verdict(first, second, metrics[metric], protocols, asked))
     return _adjusted(found)
@@ -78,6 +81,28 @@ def _adjusted(every: Sequence[Verdict]) -> list[Verdict]:
     }
     adjusted = dict(zip(p, holm(list(p.values())).tolist(), strict=True))
     return [dataclasses.replace(each, holm=adjusted.get(number)) for number, each in enumerate(every)]
+
+
+def too_many(every: Sequence[scoring.Cell], asked: scoring.Asked) -> list[str]:
+    """Notes on metrics and tasks with more than `MOST` pairs."""
+    which = scoring.LAST if asked.at is None else scoring.AT
+    counts = collections.Counter((cell.metric, cell.task) for cell in every if cell.which == which)
+    return [
+        f"{metric} on {task}: {count:,} groups make more than {MOST:,} pairs, so each is compared with the one of the "
+        "best mean only, which luck may have chosen; all pairs of fewer groups are (runs=, group=)"
+        for (metric, task), count in counts.items()
+        if math.comb(count, 2) > MOST
+    ]
+
+
+def _chosen(own: Sequence[scoring.Cell], better: str) -> list[tuple[scoring.Cell, scoring.Cell]]:
+    """All pairs; of too many groups, each beside the best."""
+    if math.comb(len(own), 2) <= MOST:
+        return list(itertools.combinations(own, 2))
+    sign = -1 if better == "lower" else 1
+    means = {number: sign * cell.summary.mean for number, cell in enumerate(own) if cell.summary is not None}
+    best = own[max(means, key=means.__getitem__)] if means else own[0]
+    return [(best, cell) for cell in own if cell is not best]
 
 
 def _verdict(

@@ -104,7 +104,13 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         contests=tuple(normalised.contests(scoring.of_verdicts(asked))),
         profiles=tuple(normalised.profiles(scoring.of_verdicts(asked))),
         efficiency=tuple(efficiency.make(ordered, members, metrics, every_cell, asked)),
-        notes=(*_notes(members, known, asked), *_of_verdicts(verdicts, metrics), *missing, *unreadable),
+        notes=(
+            *_notes(members, known, asked),
+            *_of_verdicts(verdicts, metrics),
+            *pairs.too_many(every_cell, asked),
+            *missing,
+            *unreadable,
+        ),
     )
 
 

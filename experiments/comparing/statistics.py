@@ -135,16 +135,22 @@ def percentiles(resampled: np.ndarray) -> Interval:
     return (float(low), float(high)) if low < high else None
 
 
-def between(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The percentiles of [..., resamples] between which `LEVEL` of them lie; numpy's own takes thrice as long."""
-    last = resampled.shape[-1] - 1
+def between(resampled: np.ndarray, often: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The percentiles of [..., resamples] between which `LEVEL` of them lie; numpy's own takes thrice as long.
+
+    With `often` [kinds] they are [..., kinds], and each is there so often.
+    """
+    last = (resampled.shape[-1] if often is None else int(often.sum())) - 1
     places = [last * (1 - LEVEL) / 2, last * (1 + LEVEL) / 2]
-    edges = [edge for place in places for edge in (int(place), min(int(place) + 1, last))]
-    ranked = np.partition(resampled, edges, axis=-1)[..., edges]
-    low, high = (
-        ranked[..., 2 * k] + (place - int(place)) * (ranked[..., 2 * k + 1] - ranked[..., 2 * k])
-        for k, place in enumerate(places)
-    )
+    if often is None:
+        edges = [min(int(place) + more, last) for place in places for more in (0, 1)]
+        ranked = np.partition(resampled, edges, axis=-1)
+        at = lambda rank: ranked[..., min(rank, last)]
+    else:
+        order = np.argsort(resampled, axis=-1)
+        ranked, upto = np.take_along_axis(resampled, order, axis=-1), np.cumsum(often[order], axis=-1)
+        at = lambda rank: np.take_along_axis(ranked, np.argmax(upto > rank, axis=-1)[..., None], axis=-1)[..., 0]
+    low, high = (at(int(p)) + (p - int(p)) * (at(int(p) + 1) - at(int(p))) for p in places)
     return low, high
 
 
@@ -179,8 +185,8 @@ def along(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         if not len(rows):
             continue
         intervals = {"mean": t_interval(own)}
-        for name, weights in zip(("median", "iqm"), _resampled(int(n)), strict=True):
-            parts = [np.stack(between(part @ weights)) for part in _pieces(own)]
+        for name, (weights, often) in zip(("median", "iqm"), _distinct(int(n)), strict=True):
+            parts = [np.stack(between(part @ weights, often)) for part in _pieces(own)]
             intervals[name] = tuple(np.concatenate(parts, axis=1))
         for name, (low, high) in intervals.items():
             found["low"][name][rows], found["high"][name][rows] = low, high
@@ -204,6 +210,19 @@ def _resampled(n: int) -> tuple[np.ndarray, np.ndarray]:
         np.add.at(weights, (ranks[:, kept].T, np.arange(RESAMPLES)), 1 / kept.sum())
         made.append(weights)
     return made[0], made[1]
+
+
+@functools.lru_cache(maxsize=16)
+def _distinct(n: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """`_resampled` with each resample once, [n, kinds], and how often it is there.
+
+    Few seeds have few that differ. Of many, all [n, resamples] and None.
+    """
+    found = []
+    for weights in _resampled(n):
+        kinds, often = np.unique(weights, axis=1, return_counts=True)
+        found.append((kinds, often) if len(often) < RESAMPLES / 4 else (weights, None))
+    return found
 
 
 def _pieces(values: np.ndarray) -> list[np.ndarray]:

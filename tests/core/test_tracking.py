@@ -132,6 +132,18 @@ def test_resume_goes_on_in_the_same_run_and_sends_what_a_kill_had_lost(tmp_path)
     assert len((tmp_path / "provenance.jsonl").read_text().splitlines()) == 2
 
 
+def test_each_attempt_says_where_it_begins_and_how_many_steps_were_lost(tmp_path):
+    backend = tracking.Nothing()
+    for resume_step, steps in ((None, [1, 5, 9]), (5, [6]), (6, []), (0, [])):
+        tracker = tracking.open(
+            tmp_path, unit="frames", config={}, backend=backend, resume_step=resume_step, say=lambda line: None
+        )
+        _log(tracker, steps)
+        tracker.finish("failed")
+    lines = [json.loads(line) for line in (tmp_path / "provenance.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["lost_steps"]) for line in lines] == [(0, 0), (5, 4), (6, 0), (0, 6)]
+
+
 def test_a_run_that_goes_back_behind_what_wandb_shows_begins_a_new_one_there(tmp_path):
     tracker, _ = _open(tmp_path, tracking.Wandb(live=True, finish_seconds=60))
     _log(tracker, range(1, 6))

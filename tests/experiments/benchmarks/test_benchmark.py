@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import command, compile, dqn, dqn_parts, peers, processes, results, timing
+from experiments.benchmarks import command, compare, compile, dqn, dqn_parts, peers, processes, results, timing
+from experiments.comparing import reading, report, scoring
 from experiments.config import build, command_line
 
 TINY = ("learner.replay.capacity=2_000", "learner.learning_starts=64", "network.make.torso.width=2", "source.envs=2")
@@ -275,3 +276,37 @@ def test_a_mistake_is_told(monkeypatch: pytest.MonkeyPatch, capsys, typed: tuple
         command_line.main(command.task, name="benchmark")
     assert left.value.code == command_line.EXIT_MISTAKE
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_reports_of_many_runs_are_measured_and_the_runs_go(tmp_path: Path, capsys):
+    size = compare.Size(games=2, rates=2, seeds=2, rows=20)
+    found = compare.of_size(size, rounds=1, parent=tmp_path)
+    for state in ("cold", "warm"):
+        assert (
+            found[f"{state}, the whole report", "s"][0] > found[f"{state}, processor time of all processes", "s"][0] / 4
+        )
+        assert 0.05 < found[f"{state}, peak memory of all processes", "GB"][0] < 4
+    assert {target.name for target in compare._targets("tiny", found)} >= {"tiny: warm, the whole report"}
+    assert list(tmp_path.iterdir()) == [] and "8 runs of 20 rows" in capsys.readouterr().err
+
+
+def test_made_up_runs_are_real_ones_of_the_size_that_is_told(tmp_path: Path):
+    size = compare.Size(games=2, rates=2, seeds=2, rows=300)
+    compare.make(tmp_path, size)
+    folders, left_out = reading.find([str(tmp_path)], key="runs")
+    runs = reading.read_all(folders, None, keep=True)
+    assert left_out == [] and [run.state for run in runs if isinstance(run, reading.Run)] == ["done"] * 8
+    told = report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked())
+    assert (
+        len(told.labels) == 2
+        and len(told.tasks) == 2
+        and {cell.summary.n for cell in told.cells if cell.summary} == {2}
+    )
+    lengths = [len(line) for line in (folders[0] / "metrics.jsonl").read_bytes().splitlines(keepends=True)]
+    assert min(lengths) > 430 and max(lengths) <= 500
+
+
+def test_a_disk_without_room_for_the_runs_is_told(tmp_path: Path):
+    with pytest.raises(OSError, match="are free; TMPDIR=<folder> makes the runs elsewhere"):
+        compare.of_size(compare.Size(games=57, rates=1000, seeds=1000, rows=10**9), rounds=1, parent=tmp_path)

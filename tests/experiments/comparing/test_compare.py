@@ -1,8 +1,11 @@
 """`experiments.compare` on runs that were really trained, and on folders of every other kind."""
 
+import contextlib
 import csv
 import json
+import os
 import pathlib
+import shlex
 import shutil
 import sys
 
@@ -11,7 +14,8 @@ import pytest
 from scipy import stats
 
 from core import stopping
-from experiments import compare, training
+from experiments import compare, train, training
+from experiments.comparing import cache, pairs
 from experiments.config import command_line, saved
 from tests.experiments.comparing import folders
 
@@ -70,6 +74,39 @@ def test_a_sweep_that_was_trained(trained: pathlib.Path, tmp_path: pathlib.Path,
     assert {member["folder"]: member["state"] for member in found["members"]}[str(trained / "1")] == "done"
     printed = capsys.readouterr().out
     assert "# 3 runs in 1 groups" in printed and "2 done, 1 failed" in printed and "the disk is full" in printed
+
+
+def test_a_run_that_failed_goes_on_by_the_command_that_its_row_tells(
+    trained: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
+):
+    folder = tmp_path / "failed"
+    shutil.copytree(trained / "0", folder)
+    (folder / saved.FAILURE).write_text("OSError: the disk is full\n")
+    newest = max(path for path in (folder / "checkpoints").iterdir() if path.name.isdecimal())
+    rows = (folder / "metrics.jsonl").read_text()
+    last = json.loads(rows.splitlines()[-1])
+    (folder / "metrics.jsonl").write_text(rows + json.dumps(last | {"step": last["step"] + 7}) + "\n")
+    found = run(monkeypatch, tmp_path / "report", f"runs={folder}")
+    (member,) = found["members"]
+    assert member["retry"] == f"python -m experiments.train resume={folder}"
+    monkeypatch.setattr(sys, "argv", ["train.py", *shlex.split(member["retry"])[3:]])
+    with contextlib.suppress(SystemExit):
+        train.main()
+    (member,) = run(monkeypatch, tmp_path / "report", f"runs={folder}")["members"]
+    assert (member["state"], member["retry"], len(member["resumed"])) == ("done", "", 1)
+    assert member["lost_steps"] == last["step"] + 7 - int(newest.name) and member["hours"] > 0
+    with (tmp_path / "report" / "runs.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["resumed"], row["steps lost"]) == ("1", str(member["lost_steps"]))
+
+
+def test_a_reader_that_leaves_before_the_end_is_no_error(trained: pathlib.Path, tmp_path: pathlib.Path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as left:
+        monkeypatch.setattr(sys, "stdout", left)
+        found = run(monkeypatch, tmp_path / "report", f"runs={trained}")
+    assert len(found["members"]) == 3
 
 
 def test_trained_runs_at_a_number_of_frames(trained: pathlib.Path, tmp_path: pathlib.Path, monkeypatch):
@@ -300,6 +337,27 @@ def test_names_from_strangers_are_no_markup_and_no_formula(base, tmp_path: pathl
     for file in (tmp_path / "report").glob("*.csv"):
         cells_of = [cell for row in csv.reader(file.read_text().splitlines()) for cell in row]
         assert cells_of and not any(cell.startswith("=") for cell in cells_of), file
+
+
+def test_with_and_without_what_is_kept_the_report_is_the_same(base, two, tmp_path: pathlib.Path, monkeypatch):
+    monkeypatch.setattr(cache, "SETTLED", -1.0)
+    typed = f"runs={tmp_path}/runs"
+    found = [run(monkeypatch, tmp_path / "report", typed, *more) for more in (["cache=false"], [], [])]
+    assert len(list((tmp_path / "runs").glob(f"*/{cache.FILE}"))) == 10
+    for each in found:
+        del each["written"], each["command"]
+    assert found[0] == found[1] == found[2]
+
+
+def test_of_too_many_groups_each_is_compared_with_the_best(base, two, tmp_path: pathlib.Path, monkeypatch):
+    for lag in range(3):
+        folders.write(tmp_path / "runs" / f"lag{lag}", base, [float(lag)], lag=lag + 5)
+    every = run(monkeypatch, tmp_path / "report", f"runs={tmp_path}/runs")
+    monkeypatch.setattr(pairs, "MOST", 9)
+    few = run(monkeypatch, tmp_path / "report", f"runs={tmp_path}/runs")
+    assert len(every["verdicts"]) == 10 and len(few["verdicts"]) == 4
+    (best,) = {each["first"] for each in few["verdicts"]}
+    assert "learner.batch=16" in best and any("5 groups make more than 9 pairs" in note for note in few["notes"])
 
 
 def test_environments_that_differ_are_told(base, tmp_path: pathlib.Path, monkeypatch):

@@ -1,6 +1,7 @@
 """Reading a metrics.jsonl: quickly where it is regular, and to the same end where it is not."""
 
 import json
+import math
 import os
 import pathlib
 import random
@@ -23,7 +24,8 @@ def read(folder: pathlib.Path, content: str | bytes, *wanted: str) -> rows.Rows:
 
 def line_by_line(lines: list[str]) -> dict[str, list[tuple[int, float]]]:
     """By hand: a column is (number of the row, value)."""
-    found, number = {}, 0
+    found: dict[str, list[tuple[int, float]]] = {}
+    number = 0
     for line in lines:
         try:
             row = json.loads(line)
@@ -35,9 +37,9 @@ def line_by_line(lines: list[str]) -> dict[str, list[tuple[int, float]]]:
             if name in ("step", "frames", "seconds"):
                 continue
             found.setdefault(name, [])
-            if value is None or type(value) in (int, float):
-                finite = value is not None and abs(value) < 1e308
-                found[name].append((number, float(value) if finite else float("nan")))
+            if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+                own = math.nan if value is None or abs(value) > 1e308 else float(value)
+                found[name].append((number, own))
         number += 1
     return found
 
