@@ -20,6 +20,7 @@ def net(image=IMAGE, classes=3, **options) -> network.Network:
     return network.Network(make=functools.partial(dit.DiT, **options), sizes={"image": image, "classes": classes})
 
 
+@functools.cache
 def scrambled(net: network.Network) -> dict:
     """Parameters without the zeros of a fresh network, behind which nothing shows."""
     rng = np.random.default_rng(0)
