@@ -14,13 +14,39 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 3.0  # of panning, and of hovering
-_STEPS = 180
+_DRAWN = "new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(performance.now()))))"
+# Moves the mouse over the first figure, a place a frame, to and fro between a quarter and three quarters of its width.
+_MOVE = """
+([seconds, pressed]) => new Promise((done) => {
+  const over = document.querySelector("#curves .figure .u-over");
+  const box = over.getBoundingClientRect();
+  const began = performance.now();
+  const send = (kind, step) => {
+    const share = 0.25 + 0.5 * Math.abs(((step % 120) / 60) - 1);
+    const place = { clientX: box.left + box.width * share, clientY: box.top + box.height / 2 };
+    const more = { bubbles: true, view: window, button: 0, buttons: pressed ? 1 : 0 };
+    over.dispatchEvent(new MouseEvent(kind, { ...place, ...more }));
+  };
+  send("mouseenter", 0);
+  if (pressed) send("mousedown", 0);
+  let step = 0;
+  const next = () => {
+    send("mousemove", step += 1);
+    if (performance.now() - began < seconds * 1000) requestAnimationFrame(next);
+    else {
+      if (pressed) send("mouseup", step);
+      done((performance.now() - began) / 1000);
+    }
+  };
+  requestAnimationFrame(next);
+})
+"""
 
 
 def measure(page: Path) -> dict[str, float]:
     """Of one page: its bytes, seconds until it can be used, frames a second while panning and while hovering.
 
-    Usable: unpacked, with its tables, and the browser idle again. Panning and hovering are in its first figure, with
+    Usable: unpacked, with its tables, and drawn once. Panning and hovering are in its first figure, with
     all groups and all single seeds shown. Raises RuntimeError where there is no chromium or no playwright.
     """
     chromium = shutil.which("chromium")
@@ -35,47 +61,29 @@ def measure(page: Path) -> dict[str, float]:
         tab = browser.new_page(viewport={"width": 1600, "height": 1000})
         tab.goto(page.absolute().as_uri())
         tab.wait_for_selector("html[data-usable]", state="attached", timeout=120_000)
-        tab.evaluate("new Promise((done) => requestIdleCallback(done))")
-        usable = tab.evaluate("performance.now()") / 1_000
-        tab.locator("#curves .figure canvas").first.wait_for()
+        usable = tab.evaluate(_DRAWN) / 1_000
         tab.locator("#curves .figure").first.scroll_into_view_if_needed()
+        tab.locator("#curves .figure canvas").first.wait_for()
+        tab.locator("#curves .figure .u-over").first.scroll_into_view_if_needed()
         tab.wait_for_timeout(1_000)
-        hover = _frames(browser, tab, lambda step, box: tab.mouse.move(*_point(box, step)))
+        hover = _frames(browser, tab, pressed=False)
         tab.get_by_label("drag", exact=True).select_option("pan")
         tab.locator("#curves .plot").first.focus()
         for _ in range(3):
             tab.keyboard.press("+")
-        pan = _frames(browser, tab, lambda step, box: tab.mouse.move(*_point(box, step)), pressed=True)
+        pan = _frames(browser, tab, pressed=True)
         browser.close()
     return {"bytes": page.stat().st_size, "usable_seconds": usable, "pan_fps": pan, "hover_fps": hover}
 
 
-def _frames(browser: Any, tab: Any, move: Any, *, pressed: bool = False) -> float:
-    """Frames a second that the trace says were drawn while the mouse moved to and fro."""
-    box = tab.locator("#curves .figure .u-over").first.bounding_box()
-    tab.mouse.move(*_point(box, 0))
-    if pressed:
-        tab.mouse.down()
+def _frames(browser: Any, tab: Any, *, pressed: bool) -> float:
+    """Frames a second that the trace says were drawn while the mouse moved."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        categories = ["devtools.timeline", "disabled-by-default-devtools.timeline.frame", "cc", "viz"]
-        browser.start_tracing(page=tab, path=path, categories=categories)
-        began = tab.evaluate("performance.now()")
-        step = 0
-        while tab.evaluate("performance.now()") - began < SECONDS * 1_000:
-            step += 1
-            move(step, box)
-        lasted = (tab.evaluate("performance.now()") - began) / 1_000
+        categories = ["devtools.timeline", "disabled-by-default-devtools.timeline.frame"]
+        browser.start_tracing(page=tab, path=Path(folder) / "trace.json", categories=categories)
+        lasted = tab.evaluate(_MOVE, [SECONDS, pressed])
         events = json.loads(browser.stop_tracing())["traceEvents"]
-    if pressed:
-        tab.mouse.up()
     return len([event for event in events if event["name"] == "DrawFrame"]) / lasted
-
-
-def _point(box: dict[str, float], step: int) -> tuple[float, float]:
-    """To and fro between a quarter and three quarters of the figure's width."""
-    share = abs((step % _STEPS) / (_STEPS / 2) - 1)
-    return box["x"] + box["width"] * (0.25 + 0.5 * share), box["y"] + box["height"] / 2
 
 
 if __name__ == "__main__":

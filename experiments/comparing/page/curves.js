@@ -1,7 +1,7 @@
 // Curves: a figure for each metric and task, drawn when it is scrolled to.
 
 const STATISTICS = [["mean", "mean"], ["median", "median"], ["iqm", "IQM"]];
-const MANY = 20_000; // points of single seeds above which they wait until a zoom or a pan has ended
+const MANY = 5_000; // points above which a figure is slow to draw
 
 const look = {
   metric: null, axis: null, statistic: "mean", seeds: true, logX: false, logY: false, smooth: 0,
@@ -117,6 +117,7 @@ class Figure {
       grid: () => this.grid(),
       bounds: () => this.bounds(),
       paint: (context, to, state) => this.paint(context, to, state),
+      isSlow: () => this.isSlow(),
       hovered: (x, how) => this.hovered(x, how),
     });
     this.rewrite();
@@ -171,35 +172,54 @@ class Figure {
       within(x, numbers(band.high[look.statistic]), bands);
       for (const line of curve.lines) if (line.axes[look.axis]) within(numbers(line.axes[look.axis]), numbers(line.values), lines);
     }
+    for (const each of this.published) {
+      if (look.published.has(each) && each.axis === look.axis) within(numbers(each.x), numbers(each.mean), lines);
+    }
     const room = look.logY ? 0 : (lines[1] - lines[0]) / 3;
     return roomy([Math.max(Math.min(lines[0], bands[0]), lines[0] - room), Math.min(Math.max(lines[1], bands[1]), lines[1] + room)], look.logY);
   }
 
+  isSlow() {
+    return this.visible().reduce((sum, { curve }) => sum + this.points(curve), 0) > MANY;
+  }
+
+  points(curve) {
+    const own = (place) => place.array?.[2] ?? place.length;
+    const seeds = look.seeds ? curve.lines.reduce((sum, line) => sum + own(line.values), 0) : 0;
+    return seeds + 3 * own(curve.bands[look.axis].x);
+  }
+
+  /** All of it, or while the view moves the averages alone. */
   paint(context, to, { x, moving }) {
     const visible = this.visible();
-    const points = visible.reduce((sum, { curve }) => sum + curve.lines.reduce((all, line) => all + numbers(line.values).length, 0), 0);
     const pen = new Pen(context, to, x);
-    for (const { curve } of visible) pen.band(curve.bands[look.axis], curve.group);
-    if (look.seeds && !(moving && points > MANY)) for (const { curve } of visible) this.paintSeeds(pen, curve);
-    for (const { curve } of visible) {
-      const band = curve.bands[look.axis];
-      const [xs, values] = [numbers(band.x), numbers(band.center[look.statistic])];
-      const alpha = groups.weight(curve.group);
-      const style = { colour: colour(curve.group), width: 2, dash: dash(curve.group), alpha };
-      if (!look.smooth) pen.line(xs, values, style);
-      else {
-        pen.line(xs, values, { ...style, width: 1, alpha: 0.4 * alpha });
-        pen.line(xs, smoothed(xs, values, look.smooth), style);
-      }
+    if (!moving) {
+      for (const { curve } of visible) pen.band(curve.bands[look.axis], curve.group);
+      const among = visible.reduce((sum, { curve }) => sum + curve.lines.length, 0);
+      if (look.seeds) for (const { curve } of visible) this.paintSeeds(pen, curve, among);
     }
+    for (const { curve } of visible) this.paintAverage(pen, curve);
     for (const each of this.published) if (look.published.has(each)) pen.published(each);
   }
 
-  paintSeeds(pen, curve) {
+  paintAverage(pen, curve) {
+    const band = curve.bands[look.axis];
+    const [xs, values] = [numbers(band.x), numbers(band.center[look.statistic])];
+    const alpha = groups.weight(curve.group);
+    const style = { colour: colour(curve.group), width: 2, dash: dash(curve.group), alpha };
+    if (look.smooth) {
+      pen.line(xs, values, { ...style, width: 1, alpha: 0.4 * alpha });
+      pen.line(xs, smoothed(xs, values, look.smooth), style);
+    } else pen.line(xs, values, style);
+  }
+
+  /** The more lines there are the paler they are. */
+  paintSeeds(pen, curve, among) {
+    const alpha = 0.35 * Math.max(Math.min(Math.sqrt(30 / among), 1), 0.2) * groups.weight(curve.group);
     for (const line of curve.lines) {
       if (!line.axes[look.axis]) continue;
       const [xs, values] = [numbers(line.axes[look.axis]), numbers(line.values)];
-      pen.line(xs, values, { colour: colour(curve.group), width: 1, alpha: 0.35 * groups.weight(curve.group) });
+      pen.line(xs, values, { colour: colour(curve.group), width: 1, alpha });
       for (const seam of line.seams[look.axis] ?? []) pen.seam(seam, values[nearest(xs, seam)], colour(curve.group));
     }
   }
@@ -301,7 +321,7 @@ class Pen {
   line(xs, values, { colour: ink_, width, alpha = 1, dash: pattern = [] }) {
     const { context, to } = this;
     const [from, end] = this.range(xs);
-    Object.assign(context, { strokeStyle: ink_, fillStyle: ink_, lineWidth: width * this.scale, globalAlpha: alpha, lineJoin: "round" });
+    Object.assign(context, { strokeStyle: ink_, fillStyle: ink_, lineWidth: width * this.scale, globalAlpha: alpha, lineJoin: "bevel" });
     context.setLineDash(pattern.map((length) => length * this.scale));
     context.beginPath();
     const alone = [];

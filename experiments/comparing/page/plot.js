@@ -1,15 +1,15 @@
 // A frame to draw in: uPlot's axes and cursor, with zoom, pan and keys. What is in it, `paint` draws.
 
-const MOVING = 150; // milliseconds after a zoom or a pan in which only what is quick is drawn
+const MOVING = 150; // milliseconds after a zoom or a pan until all is drawn anew
 
 /**
  * `options`: label; names {x, y}; log {x, y}; grid() -> ascending x at which the cursor stops; bounds() -> {x: [low,
- * high], y: (x) => [low, high]}; paint(context, to, {x, moving}), where to = {x, y} map values to pixels; hovered(x or
- * null, {keyboard, left, top}).
+ * high], y: (x) => [low, high]}; paint(context, to, {x, moving}), where to = {x, y} map values to pixels; isSlow() -> whether
+ * that takes long; hovered(x or null, {keyboard, left, top}).
  */
 class Plot {
   constructor(place, options) {
-    Object.assign(this, { place, options, zoom: null, panning: false, still: null });
+    Object.assign(this, { place, options, zoom: null, still: null, picture: null });
     place.classList.add("plot");
     filled(place, { tabindex: 0, role: "group", "aria-roledescription": "figure", "aria-label": options.label }, []);
     this.grid = options.grid();
@@ -162,15 +162,38 @@ class Plot {
     this.look(xs.map((at) => this.chart.posToVal(at, "x")), ys?.map((at) => this.chart.posToVal(at, "y")));
   }
 
+  /**
+   * What `options.paint` draws is kept as a picture where it is slow to draw. While the view moves the picture is moved
+   * with it, and only what is quick is drawn anew; at rest all is.
+   */
   paint() {
     const { ctx, bbox } = this.chart;
+    const moving = this.still !== null && this.picture;
+    const to = { x: this.mapping("x"), y: this.mapping("y") };
     ctx.save();
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    const to = { x: this.mapping("x"), y: this.mapping("y") };
-    this.options.paint(ctx, to, { x: this.view.x, moving: this.still !== null });
+    if (moving) this.movePicture(ctx, to);
+    else if (this.options.isSlow()) this.takePicture(ctx, to);
+    else this.picture = null;
+    if (!this.picture || moving) this.options.paint(ctx, to, { x: this.view.x, moving });
     ctx.restore();
+  }
+
+  takePicture(ctx, to) {
+    const canvas = new OffscreenCanvas(ctx.canvas.width, ctx.canvas.height);
+    this.options.paint(canvas.getContext("2d"), to, { x: this.view.x, moving: false });
+    this.picture = { canvas, view: this.view };
+    ctx.drawImage(canvas, 0, 0);
+  }
+
+  movePicture(ctx, to) {
+    const { canvas, view } = this.picture;
+    const { left, top, width, height } = this.chart.bbox;
+    const [x, right, bottom, y] = [...view.x.map(to.x), ...view.y.map(to.y)].map(Math.round);
+    ctx.imageSmoothingEnabled = false; // quicker
+    ctx.drawImage(canvas, left, top, width, height, x, y, right - x, bottom - y);
   }
 
   /** From values to canvas pixels; faster than uPlot's own where thousands are drawn. */

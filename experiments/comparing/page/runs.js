@@ -62,7 +62,9 @@ function pointsSection() {
         const span = (key, log) => roomy(widen([Infinity, -Infinity], points().map((point) => point[key]), log), log);
         return { x: span("x", own.logX), y: () => span("y", own.logY) };
       },
-      paint: (context, to) => points().forEach((point) => mark(context, to.x(point.x), to.y(point.y), report.runs[point.i])),
+      paint: (context, to, { moving }) => moving
+        || points().forEach((point) => mark(context, to.x(point.x), to.y(point.y), report.runs[point.i])),
+      isSlow: () => report.runs.length > 500,
       hovered: (value, how) => tell(value === null ? null : pointed(plot, points(), how)),
     });
     tell(null);
@@ -187,9 +189,10 @@ function drawParallel(place, told, axes, own, metrics) {
   const count = lines.filter((line) => line.getAttribute("class") === "in").length;
   told.textContent = `${count} of ${runs.length} runs. Drag along an axis to keep a range of it; point at a line for its run.` +
     (painted ? ` Colours: ${shown(least)} dark to ${shown(most)} bright.` : "");
-  const rulers = measures.map((measure) => ruler(measure, { top, bottom: height - bottom }, own.ranges, () => drawParallel(place, told, axes, own, metrics)));
+  const anchor = (k) => (k === 0 ? "first" : k === axes.length - 1 ? "last" : "");
+  const rulers = measures.map((measure, k) => ruler(measure, { top, bottom: height - bottom, anchor: anchor(k) }, own.ranges, () => drawParallel(place, told, axes, own, metrics)));
   place.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "Settings and values of each run" },
-    svg("g", { class: "lines" }, ...lines), ...rulers));
+    svg("g", { class: runs.length > 200 ? "lines many" : "lines" }, ...lines), ...rulers));
 }
 
 /** From a value to its height: numbers evenly or in logarithms, texts in their order; null where a run has none. */
@@ -212,9 +215,9 @@ function parallelScale(axis, runs, top, bottom) {
   return Object.assign(at, { marks, log });
 }
 
-function ruler({ axis, x, at }, { top, bottom }, ranges, redraw) {
+function ruler({ axis, x, at }, { top, bottom, anchor }, ranges, redraw) {
   const marks = at.marks.map((value) => svg("text", { x: x + 9, y: at(value) + 4 }, short(shown(value), 16)));
-  const title = svg("text", { x, y: 14, class: "title" }, short(axis.name, 22), svg("title", {}, axis.name + (at.log ? " (log)" : "")));
+  const title = svg("text", { x: x + ({ first: -66, last: 66 }[anchor] ?? 0), y: 14, class: `title ${anchor}` }, short(axis.name, 28), svg("title", {}, axis.name + (at.log ? " (log)" : "")));
   const range = ranges.get(axis.name);
   const kept = range && svg("rect", { x: x - 6, y: range[0], width: 12, height: range[1] - range[0], class: "kept" });
   const handle = svg("rect", { x: x - 14, y: top - 6, width: 28, height: bottom - top + 12, class: "handle" });

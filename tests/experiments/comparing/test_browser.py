@@ -1,14 +1,18 @@
 """The page in Debian's chromium: what a reader does with it, what it must never do, and how it looks to a measure."""
 
+import dataclasses
 import pathlib
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 from playwright import sync_api
 
-from experiments.comparing import page, reading, report, scoring, tables
+from experiments.comparing import curves, page, reading, report, scoring, tables
 from tests.experiments.comparing import folders
 
 CHROMIUM = shutil.which("chromium")
@@ -75,8 +79,8 @@ def opened(browser, place) -> Iterator[sync_api.Page]:
 class watched:
     """A tab with the page in it; at its end there must have been no message, no error and no request."""
 
-    def __init__(self, browser: sync_api.Browser, place: pathlib.Path, **context):
-        self.place, self.told = place, list[str]()
+    def __init__(self, browser: sync_api.Browser, place: pathlib.Path, *, media: Sequence[str] = (), **context):
+        self.place, self.media, self.told = place, {(place.parent / name).as_uri() for name in media}, list[str]()
         self.context = browser.new_context(**{"viewport": {"width": 1600, "height": 1000}, **context})
 
     def __enter__(self) -> sync_api.Page:
@@ -91,7 +95,7 @@ class watched:
     def __exit__(self, *error):
         self.context.close()
         if error[0] is None:
-            assert self.told == [self.place.as_uri()]
+            assert [each for each in self.told if each not in self.media] == [self.place.as_uri()]
 
 
 def figure(tab: sync_api.Page) -> sync_api.Locator:
@@ -99,6 +103,19 @@ def figure(tab: sync_api.Page) -> sync_api.Locator:
     first = tab.locator(".figure").first
     first.locator("canvas").wait_for()
     return first
+
+
+def at_cursor(tab: sync_api.Page, where: str | re.Pattern) -> None:
+    sync_api.expect(tab.locator(".readout caption").first).to_have_text(where)
+
+
+def until(tab: sync_api.Page, condition: str) -> None:
+    """Playwright's own wait_for_function evaluates a text in the page, which its policy forbids."""
+    for _ in range(200):
+        if tab.evaluate(condition):
+            return
+        tab.wait_for_timeout(50)
+    raise AssertionError(condition)
 
 
 def readout(tab: sync_api.Page) -> tuple[str, dict[str, list[str]]]:
@@ -132,20 +149,20 @@ def test_the_figures_at_the_cursor_are_the_reports(opened: sync_api.Page, found)
     box = figure(opened).locator(".u-over").bounding_box()
     assert box is not None
     opened.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 50)
-    opened.wait_for_function("document.querySelector('.readout caption').textContent.startsWith('frames ')")
+    at_cursor(opened, re.compile("^frames "))
     where, rows = readout(opened)
     x = float(where.removeprefix("frames ").replace(",", ""))
     assert 1_000 < x < 2_000 and {name: cells[:3] for name, cells in rows.items()} == expected(found, x)
     opened.get_by_label("over seeds").select_option("iqm")
     opened.locator(".figure .plot").first.focus()
     opened.keyboard.press("End")
-    opened.wait_for_function("document.querySelector('.readout caption').textContent === 'frames 3,000'")
+    at_cursor(opened, "frames 3,000")
     told = {name: cells[:3] for name, cells in readout(opened)[1].items()}
     assert told == expected(found, 3_000, statistic="iqm")
     spoken = opened.locator(".figure [aria-live]").first.inner_text()
     assert spoken.startswith("frames 3,000; ") and told[next(iter(found.labels))][0] in spoken
     opened.keyboard.press("ArrowLeft")
-    opened.wait_for_function("document.querySelector('.readout caption').textContent === 'frames 2,900'")
+    at_cursor(opened, "frames 2,900")
 
 
 def test_axes_zoom_and_reset(opened: sync_api.Page, found):
@@ -190,25 +207,25 @@ def test_a_hidden_group_goes_from_curves_and_tables_and_changes_no_number(opened
     first = next(iter(found.labels))
     before = readout(opened)[1]
     scores = opened.locator("#section-scores-eval-episode-return-last tbody tr")
-    texts = scores.all_inner_texts()
+    texts = scores.all_text_contents()
     colours = lambda: (
         opened.locator(".readout").first.locator("line").evaluate_all("all => all.map(e => e.className.baseVal)")
     )
     known = colours()
     opened.locator(f"#groups li[data-group='{first}'] input").uncheck()
     assert readout(opened)[1] == {name: cells for name, cells in before.items() if name != first}
-    assert scores.all_inner_texts() == texts[1:] and colours() == known[1:]
+    assert scores.all_text_contents() == texts[1:] and colours() == known[1:]
     assert "1 of hidden groups" in opened.locator("#section-scores-eval-episode-return-last [role=status]").inner_text()
     opened.get_by_label("Filter groups").fill("batch=16")
     assert len(readout(opened)[1]) == 2 and scores.count() == 2
     opened.get_by_label("Filter groups").fill("")
     opened.get_by_role("button", name="All", exact=True).click()
-    assert readout(opened)[1] == before and scores.all_inner_texts() == texts
+    assert readout(opened)[1] == before and scores.all_text_contents() == texts
 
 
 def test_tables_are_sorted_filtered_and_narrowed(opened: sync_api.Page):
     table = opened.locator("#section-runs")
-    column = lambda number: table.locator(f"tbody td:nth-child({number})").all_inner_texts()
+    column = lambda number: table.locator(f"tbody td:nth-child({number})").all_text_contents()
     seeds = column(4)
     head = table.locator("th", has_text="seed").locator("button")
     head.focus()
@@ -228,7 +245,7 @@ def test_tables_are_sorted_filtered_and_narrowed(opened: sync_api.Page):
     )
     scores = opened.locator("#section-scores-eval-episode-return-last")
     scores.locator("th button", has_text="mean").click()
-    means = [float(text) for text in scores.locator("tbody td:nth-child(5)").all_inner_texts()]
+    means = [float(text) for text in scores.locator("tbody td:nth-child(5)").all_text_contents()]
     assert means == sorted(means) and len(means) == 4
 
 
@@ -262,6 +279,80 @@ def test_runs_as_points_and_through_their_settings(opened: sync_api.Page, found)
 
 
 _CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text()
+
+
+def test_smoothing_averages_over_a_window_about_each_place(opened: sync_api.Page):
+    x, y = [0.0, 1.0, 2.0, 4.0, 5.0, 6.0, 8.0], [1.0, 3.0, 2.0, 8.0, None, 5.0, 7.0]
+    code = "([x, y]) => [...smoothed(new Float64Array(x), new Float64Array(y.map((v) => v ?? NaN)), 0.25)]"
+    told = opened.evaluate(code, [x, y])
+    fine = np.linspace(-1, 1, 2_001)  # a quarter of 8 to both sides together
+    window = lambda at: np.trapezoid(np.interp(at + fine, x[:4], y[:4]), fine) / 2  # type: ignore[arg-type]
+    assert told[:4] == pytest.approx([1.0, window(1.0), window(2.0), 8.0], rel=1e-5)
+    assert np.isnan(told[4]) and told[5:] == [5.0, 7.0]
+
+
+def test_what_a_figure_tells_below_it(base, browser, tmp_path: pathlib.Path):
+    """Runs that are not done, thinning, an axis that rows lack, a published curve with its protocol."""
+    long = [*np.sin(np.arange(3_000) / 50)]
+    first = folders.write(tmp_path / "runs" / "first", base, long, seed=0, lag=0)
+    short = folders.write(tmp_path / "runs" / "short", base, [1.0, 2.0], seed=0, lag=1, budget=1_000)
+    origin = {"hardware": {"devices": {"kinds": {"H100": 1}}}}
+    other = folders.write(tmp_path / "runs" / "other", base, long[:50], seed=0, lag=2, origin=origin)
+    found = made(first, short, other, group=("lag",))
+    thin = [dataclasses.replace(curve, **_thinned(curve)) for curve in found.curves]
+    published = {
+        "metric": folders.METRIC,
+        "task": "CartPole-v1",
+        "label": "paper",
+        "protocol": "sticky 0.25",
+        "axis": "frames",
+    }
+    published |= {"source": "a table", "x": [0, 300_000], "mean": [0.0, 40.0], "std": None}
+    found = dataclasses.replace(found, curves=tuple(thin))
+    object.__setattr__(found, "published", (published,))
+    with watched(browser, written(found, tmp_path)) as tab:
+        own = figure(tab)
+        told = own.locator(".notes-of-figure").inner_text()
+        assert f"{short} running at 200 of 1,000 frames" in told and "1 run is not done" in told
+        assert "Thinned for drawing, extremes stay: 1,552 of 3,052 rows" in told
+        top = view(tab)[3]
+        own.get_by_label("paper: sticky 0.25 (a table)").check()
+        assert view(tab)[3] > 40 > top
+        tab.get_by_label("x-axis").select_option("device hours")
+        assert "Without device hours in their rows: lag=0, lag=1" in own.locator(".notes-of-figure").inner_text()
+
+
+def _thinned(curve: curves.Curve) -> dict:
+    """Every second point of long lines, as if the report were too large."""
+    half = lambda line: dataclasses.replace(
+        line, axes={name: x[::2] for name, x in line.axes.items()}, values=line.values[::2]
+    )
+    return {"lines": tuple(half(line) if line.rows == 3_000 else line for line in curve.lines)}
+
+
+def test_media_beside_the_page_are_shown_and_played_together(found, browser, tmp_path: pathlib.Path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "grid <1>.png")
+    for name in ("a.mp4", "b.mp4"):
+        writer = imageio_ffmpeg.write_frames(str(tmp_path / name), (32, 32), fps=10)
+        writer.send(None)
+        for shade in range(0, 200, 10):
+            writer.send(bytes([shade]) * 32 * 32 * 3)
+        writer.close()
+    groups = list(found.labels)
+    item = lambda group, src: {"group": group, "seed": 3, "caption": None, "src": src}
+    blocks = [
+        {"title": "Episodes", "task": "pong", "items": [item(groups[0], "a.mp4"), item(groups[1], "b.mp4")]},
+        {"title": "Samples", "task": None, "items": [item(groups[0], "grid%20%3C1%3E.png")]},
+    ]
+    place = written(found, tmp_path, media=blocks)
+    with watched(browser, place, media=("a.mp4", "b.mp4", "grid <1>.png")) as tab:
+        media = tab.locator("#media")
+        media.scroll_into_view_if_needed()
+        until(tab, "document.querySelector('#media img')?.naturalWidth === 8")
+        media.get_by_role("button", name="Play all from the start").click()
+        until(tab, "[...document.querySelectorAll('video')].every((each) => each.currentTime > 0 && !each.paused)")
+        tab.locator(f"#groups li[data-group='{groups[0]}'] input").uncheck()
+        assert media.locator("figure:visible").count() == 1
 
 
 @pytest.mark.long
