@@ -155,7 +155,7 @@ def test_a_copy_of_a_run_with_what_is_kept_is_read_anew(folder: pathlib.Path, mo
 def test_settings_that_json_would_change_are_read_from_their_file(folder: pathlib.Path):
     with (folder / "config.yaml").open("a") as file:
         file.write("odd: {1: a, 2: .inf, 3: .nan, 4: 1e-3}\n")
-    assert cache.as_json({"a": float("nan")}) == cache.as_json({1: 2}) == b"null"
+    assert cache.as_json({"a": float("nan")}) == cache.as_json({1: 2}) == b"null"  # pyright: ignore[reportArgumentType]
     assert json.loads(cache.as_json({"a": [1, 1.0, True, None, "é"]})) == {"a": [1, 1.0, True, None, "é"]}
     fresh, again = read(folder), read(folder)
     assert repr(fresh.config) == repr(again.config) and again.config["odd"][4] == 1e-3
