@@ -25,7 +25,7 @@ import yaml
 
 from agents import scores
 from experiments.benchmarks import results
-from experiments.comparing import cache
+from experiments.comparing.runs import cache
 from experiments.config import command_line, identity, saved
 
 METRIC = "eval/episode_return"

@@ -13,7 +13,10 @@ from typing import Literal
 import orjson
 
 from core import ranges
-from experiments.comparing import figures, media, page, published, reading, report, scoring, tables, writing
+from experiments.comparing import report, scoring
+from experiments.comparing.forms import figures, media, page, tables, writing
+from experiments.comparing.parts import published
+from experiments.comparing.runs import reading
 from experiments.config import build, command_line, overrides
 
 PAGE = "report.html"  # unless `out` names another

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments.comparing import differences, statistics, suites
+from experiments.comparing.numbers import differences, statistics
+from experiments.comparing.parts import suites
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 

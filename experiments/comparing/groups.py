@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.comparing import reading
+from experiments.comparing.runs import reading
 from experiments.config import build, saved
 
 # Settings that say where a run lies, what it leaves behind and how it is shown, but not what is learned.

@@ -6,20 +6,9 @@ import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.comparing import (
-    costs,
-    curves,
-    directions,
-    efficiency,
-    finals,
-    groups,
-    pairs,
-    parameters,
-    published,
-    reading,
-    scoring,
-    suites,
-)
+from experiments.comparing import directions, groups, scoring
+from experiments.comparing.parts import costs, curves, efficiency, finals, pairs, parameters, published, suites
+from experiments.comparing.runs import reading
 from experiments.config import build
 
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from agents import scores
-from experiments.comparing import reading, statistics
+from experiments.comparing.numbers import statistics
+from experiments.comparing.runs import reading
 
 LAST, BEST, AT = "last", "best", "at"
 AT_X = "at_x"  # the frames or images of the value at `at`

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import command, compare, compile, dqn, dqn_parts, peers, processes, results, timing
-from experiments.comparing import reading, report, scoring
+from experiments.comparing import report, scoring
+from experiments.comparing.runs import reading
 from experiments.config import build, command_line
 
 TINY = ("learner.replay.capacity=2_000", "learner.learning_starts=64", "network.make.torso.width=2", "source.envs=2")

@@ -2,7 +2,7 @@
 
 import os
 
-from experiments.comparing import beside, cache
+from experiments.comparing.runs import beside, cache
 
 
 def read(job: cache.Job) -> beside.Found:

@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 from playwright import sync_api
 
-from experiments.comparing import curves, page, reading, report, scoring, tables
+from experiments.comparing import report, scoring
+from experiments.comparing.forms import page, tables
+from experiments.comparing.parts import curves
+from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
 
 CHROMIUM = shutil.which("chromium")

@@ -15,7 +15,8 @@ from scipy import stats
 
 from core import stopping
 from experiments import compare, train, training
-from experiments.comparing import cache, pairs
+from experiments.comparing.parts import pairs
+from experiments.comparing.runs import cache
 from experiments.config import command_line, saved
 from tests.experiments.comparing import folders
 

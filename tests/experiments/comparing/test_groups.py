@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from experiments.comparing import groups, reading
+from experiments.comparing import groups
+from experiments.comparing.runs import reading
 from experiments.config import build
 from tests.experiments.comparing import folders
 

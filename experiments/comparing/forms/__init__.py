@@ -1,0 +1,1 @@
+"""A report as tables, text, figures and a page."""

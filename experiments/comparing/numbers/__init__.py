@@ -1,0 +1,1 @@
+"""Statistics of scores; nothing here knows of runs."""

@@ -1,0 +1,171 @@
+"""Curves: each run's own line, and for each group the mean, median and IQM over seeds with intervals and n at each x.
+
+A run's value between two of its rows is interpolated; before its first row, behind its last and beside a value that
+is not finite it has none, and n is smaller there. Group curves are computed from every row of every run; thinning
+for drawing keeps the first, last, least and greatest value of each stretch.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.comparing import scoring
+from experiments.comparing.numbers import statistics
+from experiments.comparing.runs import reading
+
+UPDATES, HOURS, DEVICE_HOURS = "updates", "hours", "device hours"
+LINE_POINTS, BAND_POINTS = 200_000, 20_000  # of all lines and of all bands of a report
+PLACES = 10_000  # x of a group, at most, at which its seeds are averaged before thinning
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """One run's metric."""
+
+    folder: Path
+    seed: Any
+    axes: Mapping[str, np.ndarray]  # name -> [n]
+    values: np.ndarray  # [n], NaN where not finite
+    seams: Mapping[str, tuple[float, ...]]  # axis -> x of the first row after each time the run went on
+    rows: int  # before thinning
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Band:
+    """One group's metric along one axis; all arrays [n], NaN where there is no such number."""
+
+    x: np.ndarray
+    n: np.ndarray  # int64, seeds that have a value there
+    center: Mapping[str, np.ndarray]  # mean, median, iqm
+    low: Mapping[str, np.ndarray]
+    high: Mapping[str, np.ndarray]
+    places: int  # before thinning
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One group of runs on one task, by one protocol."""
+
+    metric: str
+    group: str
+    task: str
+    protocol: str
+    lines: tuple[Line, ...]
+    bands: Mapping[str, Band]  # by axis
+    short: tuple[tuple[Path, str], ...]  # runs that are not done: their lines end early, and why
+
+
+def make(
+    runs: Sequence[reading.Run], members: Sequence[scoring.Member], metrics: Sequence[str], *, points: int = LINE_POINTS
+) -> list[Curve]:
+    """`runs[i]` is the run of `members[i]`. With `points` fewer or more are drawn of all lines together."""
+    together = collections.defaultdict[tuple[str, str, str, str], list[int]](list)
+    for number, (run, member) in enumerate(zip(runs, members, strict=True)):
+        for metric in metrics:
+            if metric in run.metrics and len(run.metrics[metric].x):
+                together[metric, member.group, member.task, member.pool].append(number)
+    lines = sum(map(len, together.values()))
+    most = max(20, points // max(lines, 1))
+    band = max(20, BAND_POINTS // max(len(together), 1))
+    return [
+        Curve(
+            metric=metric,
+            group=group,
+            task=task,
+            protocol=pool,
+            lines=tuple(_line(runs[n], metric, most) for n in numbers),
+            bands=_bands([runs[n] for n in numbers], metric, band),
+            short=tuple(
+                (members[n].folder, scoring.ended(members[n])) for n in numbers if members[n].state != reading.DONE
+            ),
+        )
+        for (metric, group, task, pool), numbers in together.items()
+    ]
+
+
+def axes(run: reading.Run, metric: str) -> dict[str, np.ndarray]:
+    """What a curve can be drawn over; without those that the run's rows do not have."""
+    own = run.metrics[metric]
+    every = {run.unit: own.x, UPDATES: own.steps, HOURS: own.hours, DEVICE_HOURS: own.device_hours}
+    return {name: x for name, x in every.items() if np.isfinite(x).all()}
+
+
+def thin(values: np.ndarray, most: int) -> np.ndarray:
+    """Which of [n] values to draw, about `most`: first, last, least and greatest of each stretch, and gaps' edges."""
+    if len(values) <= most:
+        return np.arange(len(values))
+    parts = max(most // 4, 1)
+    starts = np.arange(parts) * len(values) // parts
+    lengths = np.diff(starts, append=len(values))
+    stretch, finite = np.repeat(np.arange(parts), lengths), np.isfinite(values)
+    kept = [starts, starts + lengths - 1, _first(~finite, stretch)]
+    for extreme, none in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        own = np.where(finite, values, none)
+        kept.append(_first(finite & (own == np.repeat(extreme.reduceat(own, starts), lengths)), stretch))
+    return np.unique(np.concatenate(kept))
+
+
+def _first(which: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+    """The first place of each stretch at which `which` is true; stretches without one are left out."""
+    places = np.flatnonzero(which)
+    return places[np.diff(stretch[places], prepend=-1) > 0]
+
+
+def _line(run: reading.Run, metric: str, most: int) -> Line:
+    own, every = run.metrics[metric], axes(run, metric)
+    kept = thin(own.values, most)
+    after = [index for step in run.resumed if (index := int(np.searchsorted(own.steps, step, "right"))) < len(own.x)]
+    return Line(
+        folder=run.folder,
+        seed=run.seed,
+        axes={name: x[kept] for name, x in every.items()},
+        values=own.values[kept],
+        seams={name: tuple(float(x[index]) for index in after) for name, x in every.items()},
+        rows=len(own.values),
+    )
+
+
+def _bands(runs: Sequence[reading.Run], metric: str, most: int) -> dict[str, Band]:
+    """Along each axis that all of the runs have."""
+    every = [axes(run, metric) for run in runs]
+    names = [name for name in every[0] if all(name in own for own in every)]
+    most = max(20, most // max(len(names), 1))
+    return {
+        name: _band([(own[name], run.metrics[metric].values) for own, run in zip(every, runs, strict=True)], most)
+        for name in names
+    }
+
+
+def _band(lines: Sequence[tuple[np.ndarray, np.ndarray]], most: int) -> Band:
+    x = np.unique(np.concatenate([own for own, _ in lines]).astype(np.float64))
+    if len(x) > PLACES:
+        x = x[np.unique(np.linspace(0, len(x) - 1, PLACES).astype(np.int64))]
+    values = np.stack([interpolated(x, own, of) for own, of in lines], axis=1)
+    n = np.isfinite(values).sum(axis=1)
+    mean = np.divide(np.nansum(values, axis=1), n, out=np.full(len(x), np.nan), where=n > 0)
+    kept = thin(mean, most)
+    edges = np.flatnonzero(np.diff(n))  # where a seed ends, both sides stay
+    kept = np.union1d(kept, [*edges[:most], *(edges[:most] + 1)]).astype(np.int64)
+    figures = statistics.along(values[kept])
+    return Band(x=x[kept], n=n[kept], places=len(x), **figures)
+
+
+def interpolated(x: np.ndarray, own: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """[len(x)], the run's values at `x`; NaN outside its rows and beside a value that is not finite.
+
+    Of several rows at one x the last counts.
+    """
+    last = np.flatnonzero(np.append(np.diff(own) != 0, True))
+    own, values = own[last].astype(np.float64), values[last]
+    if np.any(np.diff(own) < 0):  # a clock that went backwards
+        order = np.argsort(own, kind="stable")
+        own, values = own[order], values[order]
+    found = np.interp(x, own, values, left=np.nan, right=np.nan)
+    if np.isfinite(values).all():
+        return found
+    exact = np.clip(np.searchsorted(own, x), 0, len(own) - 1)
+    return np.where(own[exact] == x, values[exact], found)

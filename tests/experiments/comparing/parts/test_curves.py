@@ -1,0 +1,68 @@
+"""Curves against hand-computed values: interpolation, n at each x, intervals, thinning."""
+
+import numpy as np
+import pytest
+
+from experiments.comparing import report, scoring
+from experiments.comparing.numbers import statistics
+from experiments.comparing.parts import curves
+from experiments.comparing.runs import reading
+from tests.experiments.comparing import folders
+
+
+def _report(*places, **asked):
+    runs = [reading.read(place, None) for place in places]
+    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
+
+
+def test_a_group_is_averaged_where_its_seeds_have_rows_and_n_says_how_many(tmp_path):
+    config = folders.settings("experiment=dqn/cartpole")
+    one = folders.write(tmp_path / "one", config, [1.0, 2.0, 3.0, 4.0], seed=0)
+    two = folders.write(tmp_path / "two", config, [3.0, None, 5.0], seed=1)
+    other = folders.write(tmp_path / "other", config, [10.0, 30.0], seed=2, every=200)
+    (curve,) = _report(one, two, other, group=("learner",)).curves
+    band = curve.bands["frames"]
+    np.testing.assert_array_equal(band.x, [100, 200, 300, 400])
+    np.testing.assert_array_equal(band.n, [2, 2, 3, 2])
+    np.testing.assert_allclose(band.center["mean"], [2.0, 6.0, (3 + 5 + 20) / 3, 17.0])
+    low, high = statistics.t_interval(np.asarray([3.0, 5.0, 20.0]))
+    np.testing.assert_allclose([band.low["mean"][2], band.high["mean"][2]], [low, high])
+    assert set(curve.bands) == {"frames", "updates", "hours"}
+    np.testing.assert_allclose(curve.lines[0].axes["hours"], np.arange(4) / 3600)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 10])
+def test_intervals_along_a_curve_are_those_of_the_tables(n):
+    scores = np.random.default_rng(n).normal(size=(3, n))
+    values = np.concatenate([scores, np.full((3, 2), np.nan)], axis=1)
+    found = statistics.along(values)
+    for place, own in enumerate(scores):
+        told = statistics.summary(own)
+        for name, figure, interval in (
+            ("mean", told.mean, told.mean_interval),
+            ("median", told.median, told.median_interval),
+            ("iqm", told.iqm, told.iqm_interval),
+        ):
+            np.testing.assert_allclose(found["center"][name][place], figure)
+            np.testing.assert_allclose([found["low"][name][place], found["high"][name][place]], np.asarray(interval))
+
+
+def test_thinning_keeps_extremes_and_gaps():
+    values = np.sin(np.arange(10_000) / 500)
+    values[4321], values[7777], values[6000:6003] = 40.0, -40.0, np.nan
+    kept = curves.thin(values, 200)
+    assert len(kept) < 300 and {0, 4321, 7777, 9999} <= set(kept.tolist())
+    assert np.isnan(values[kept]).any()
+    np.testing.assert_array_equal(curves.thin(values[:50], 200), np.arange(50))
+
+
+def test_device_hours_follow_the_devices_of_each_attempt(tmp_path):
+    folder = folders.write(tmp_path / "run", folders.settings("experiment=dqn/cartpole"), [1.0, 2.0, 3.0, 4.0])
+    lines = [
+        '{"step": 0, "hardware": {"devices": {"kinds": {"H100": 8}}}}',
+        '{"step": 2, "hardware": {"devices": {"kinds": {"H100": 4}}}}',
+    ]
+    (folder / "provenance.jsonl").write_text("\n".join(lines) + "\n")
+    (curve,) = _report(folder).curves
+    np.testing.assert_allclose(curve.lines[0].axes["device hours"] * 3600, [0, 8, 12, 16])
+    assert curve.lines[0].seams["frames"] == (300.0,) and curve.lines[0].seams["updates"] == (3.0,)

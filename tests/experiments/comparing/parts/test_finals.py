@@ -1,0 +1,93 @@
+"""Final evaluations, as `experiments.evaluate` really writes them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from agents import evaluation
+from experiments.comparing import report, scoring
+from experiments.comparing.forms import tables
+from experiments.comparing.numbers import statistics
+from experiments.comparing.runs import reading
+from experiments.evaluation import agents
+from tests.experiments.comparing import folders
+
+
+def _report(*places, **asked):
+    runs = [reading.read(place, None) for place in places]
+    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
+
+
+def _scores(returns, **protocol):
+    return evaluation.Scores(
+        returns=np.asarray(returns, np.float64),
+        frames=np.full(len(returns), 10),
+        truncated=np.zeros(len(returns), bool),
+        human_normalised=None,
+        protocol={"sticky": 0.0, "episodes": len(returns), **protocol},
+    )
+
+
+def test_agents_evaluations_are_averaged_by_protocol(tmp_path):
+    base = folders.settings("experiment=dqn/cartpole", "tracker=none")
+    judged = [([1.0, 3.0], {"seed": 0}), ([4.0, 6.0], {"seed": 7}), ([50.0, 70.0], {"sticky": 0.25}), (None, {})]
+    for seed, (returns, protocol) in enumerate(judged):
+        place = folders.write(tmp_path / str(seed), base, [1.0], seed=seed)
+        if returns is not None:
+            content = agents.content({"trained": _scores(returns, **protocol), "random": _scores([0.0])})
+            (place / "evaluation.json").write_text(json.dumps({"frames": 640 + seed, "step": 3, **content}))
+    found = _report(*sorted(tmp_path.iterdir()))
+    plain, sticky = found.finals
+    assert (plain.metric, plain.at, plain.summary.mean, sticky.summary.mean) == (
+        "final/episode_return",
+        (640, 641),
+        3.5,
+        60,
+    )
+    assert plain.summary.mean_interval == statistics.mean_interval(np.asarray([2.0, 5.0]))
+    assert [(folder.name, why) for folder, why in plain.missing][-1] == ("3", "has no such evaluation")
+    assert plain.judged == {"sticky": 0.0, "episodes": 2} and plain.protocol != sticky.protocol
+    (table,) = [each for each in tables.tables(found) if each.name == "evaluations"]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["n"], row["at"], row["judged by"]) == (2, "640 to 641", "sticky 0, episodes 2")
+    (forced,) = _report(*sorted(tmp_path.iterdir()), protocols="any").finals
+    assert forced.summary.n == 3
+    assert found.metrics == {"eval/episode_return": "higher"}  # of the rows alone
+
+
+def test_models_of_images_have_every_figure_of_every_part(tmp_path):
+    base = folders.settings("experiment=diffusion/fashion_mnist", "tracker=none")
+    place = folders.write(tmp_path / "run", base, {"eval/fid": [3.0]}, unit="images")
+    parts = {
+        "held_out": {"loss": 1.5, "protocol": {"split": "test", "seed": 0}},
+        "quality": {"fid": 2.5, "recall": 0.5, "protocol": {"samples": 10_000, "features_sha256": "ab"}},
+        "data": {"images": 60_000},
+    }
+    (place / "evaluation.json").write_text(json.dumps({"images": 100, "command": "x", **parts}))
+    found = _report(place)
+    assert {each.metric: each.summary.mean for each in found.finals} == {
+        "final/loss": 1.5,
+        "final/fid": 2.5,
+        "final/recall": 0.5,
+    }
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"frames": null}', '{"frames": 1, "agents": {}}', '{"images": 1}'])
+def test_files_of_every_other_kind_are_told(content, tmp_path):
+    place = folders.write(tmp_path / "run", folders.settings("experiment=dqn/cartpole"), [1.0])
+    (place / "evaluation.json").write_text(content)
+    found = _report(place)
+    assert found.finals == () and any("evaluation.json: cannot be read" in note for note in found.notes)
+
+
+def test_unfinished_runs_are_apart(tmp_path):
+    base = folders.settings("experiment=dqn/cartpole", "tracker=none")
+    for seed, budget in enumerate([100, 900]):
+        place = folders.write(tmp_path / str(seed), base, [1.0], seed=seed, budget=budget)
+        content = agents.content({"trained": _scores([1.0 + seed])})
+        (place / "evaluation.json").write_text(json.dumps({"frames": 100, **content}))
+    (apart,) = _report(*sorted(tmp_path.iterdir()), group=("learner",)).finals
+    assert apart.summary.n == 1 and "running at 100 of 900 frames" in apart.missing[0][1]
+    (counted,) = _report(*sorted(tmp_path.iterdir()), group=("learner",), unfinished="counted").finals
+    assert counted.summary.n == 2

@@ -1,0 +1,184 @@
+"""Figures over games against rliable 1.2, hand-computed values, and by simulation."""
+
+import importlib.util
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.comparing import coverage
+from experiments.comparing.numbers import statistics
+from experiments.comparing.parts import suites
+
+
+@pytest.fixture(scope="module")
+def rliable():
+    """Its metrics and library. Of arch they load the bootstrap alone: arch 7's models do not load with pandas 3."""
+    pytest.importorskip("rliable", reason="rliable is in the dev extra")
+    spec = importlib.util.find_spec("arch")
+    assert spec is not None
+    package = types.ModuleType("arch")
+    package.__path__ = list(spec.submodule_search_locations or ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "arch", package)
+        from rliable import library, metrics
+
+        yield types.SimpleNamespace(library=library, metrics=metrics)
+
+
+@pytest.fixture(scope="module")
+def groups() -> tuple[np.ndarray, np.ndarray]:
+    """Two groups, [seeds, games] as rliable has them: 5 and 8 seeds of 7 games."""
+    random = np.random.default_rng(5)
+    centres = np.array([-0.1, 0.2, 0.4, 0.8, 1.1, 2.0, 6.0])
+    return centres + 0.3 * random.normal(size=(5, 7)), centres + 0.1 + 0.3 * random.normal(size=(8, 7))
+
+
+def tasks(scores: np.ndarray) -> list[np.ndarray]:
+    return list(scores.T)
+
+
+def test_figures_are_rliables(rliable: Any, groups):
+    for scores in groups:
+        found = suites.figures(tasks(scores))
+        for name, told in (
+            ("median", rliable.metrics.aggregate_median),
+            ("iqm", rliable.metrics.aggregate_iqm),
+            ("mean", rliable.metrics.aggregate_mean),
+            ("optimality_gap", rliable.metrics.aggregate_optimality_gap),
+        ):
+            assert getattr(found, name)[0] == pytest.approx(told(scores)), name
+
+
+@pytest.mark.parametrize("name", ["median", "iqm", "optimality_gap"])
+def test_bootstrap_intervals_are_rliables(rliable: Any, groups, name: str):
+    """But for chance: each end is known to a few percent of the width. Rliable draws from numpy's own state."""
+    np.random.seed(0)  # noqa: NPY002
+    told = getattr(rliable.metrics, f"aggregate_{name}")
+    both = rliable.library.get_interval_estimates({"a": groups[0]}, lambda x: np.array([told(x)]), reps=2000)
+    low, high = both[1]["a"][:, 0]
+    found = getattr(suites.figures(tasks(groups[0])), name)[1]
+    np.testing.assert_allclose(found, (low, high), atol=0.08 * (high - low))
+
+
+def test_the_chance_of_improvement_is_rliables(rliable: Any, groups):
+    np.random.seed(0)  # noqa: NPY002
+    chance = rliable.metrics.probability_of_improvement
+    first, second = groups
+    point, both = rliable.library.get_interval_estimates(
+        {"a": [second, first]}, lambda x, y: np.array([chance(x, y)]), reps=150
+    )
+    found = suites.contest("last", ("a", "b"), _named(first), _named(second))
+    assert found.improvement[0] == pytest.approx(point["a"][0])
+    low, high = both["a"][:, 0]
+    np.testing.assert_allclose(found.improvement[1] or (), (low, high), atol=0.2 * (high - low))
+
+
+def test_performance_profiles_are_rliables(rliable: Any, groups):
+    np.random.seed(0)  # noqa: NPY002
+    tau = np.array([-0.2, 0.0, 0.5, 1.0, 2.0, 5.0])
+    share, both = rliable.library.create_performance_profile({"a": groups[0]}, tau, reps=1000)
+    found = suites.profile(tasks(groups[0]), tau)
+    np.testing.assert_allclose(found[0], share["a"])
+    np.testing.assert_allclose(found[1:], both["a"], atol=1 / 35 + 1e-9)  # a step: one run of 35
+
+
+def _named(scores: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"game {number}": own for number, own in enumerate(scores.T)}
+
+
+# ---- by hand ----
+
+
+def test_figures_over_tasks_by_hand():
+    three = [np.array([0.0, 2.0]), np.array([0.5, 0.5]), np.array([3.0, 5.0])]
+    assert suites.median(three) == 1.0  # of 1, 0.5, 4
+    assert suites.mean(three) == pytest.approx(5.5 / 3)
+    # rliable cuts int(6 / 4) scores on each side of 0, .5, .5, 2, 3, 5.
+    assert suites.iqm(three) == pytest.approx((0.5 + 0.5 + 2 + 3) / 4)
+    assert suites.optimality_gap(three) == pytest.approx(1 - (0.5 + 0.5 + 1) / 3)
+    found = suites.figures(three)
+    assert (found.iqm[0], found.median[0], found.optimality_gap[0]) == pytest.approx((1.5, 1.0, 1 / 3))
+    # Variances 2, 0, 2 of two seeds: error (1 + 0 + 1)^½ / 3 with 2² / (1² + 1²) = 2 degrees of freedom; t is 4.302653.
+    half = 4.302653 * 2**0.5 / 3
+    assert found.mean[1] == pytest.approx((5.5 / 3 - half, 5.5 / 3 + half), rel=1e-5)
+    assert found.warnings[0].startswith("2 seeds a game: bootstrap intervals")
+
+
+def test_the_bootstrap_of_iqms_is_that_of_sorted_resamples():
+    """Draws seeds by the same counts, sorts them, and takes the middle half of each resample."""
+    random = np.random.default_rng(0)
+    own = [random.normal(size=4), random.normal(size=7)]
+    found = suites.resampled(own)["iqm"]
+    counts = [statistics.counts(4, 0), statistics.counts(7, 2)]
+    for number in range(20):
+        drawn = [np.repeat(scores, each[:, number].astype(int)) for scores, each in zip(own, counts, strict=True)]
+        assert found[number] == pytest.approx(suites.iqm(drawn))
+
+
+def test_seeds_are_drawn_within_their_tasks():
+    """Tasks without spread of their own have none together, however far apart they are."""
+    found = suites.figures([np.full(3, 1.0), np.full(3, 9.0)])
+    assert found.mean[1] is found.median[1] is found.iqm[1] is found.optimality_gap[1] is None
+    assert suites.figures([np.array([0.0, 0.1]), np.full(2, 9.0)]).median[1] == pytest.approx((4.5, 4.55))
+
+
+def test_games_of_one_seed_are_told():
+    found = suites.figures([np.array([1.0]), np.array([1.0, 2.0, 3.0])])
+    assert found.mean[1] is None and any(told.startswith("one seed in 1 of 2 games") for told in found.warnings)
+
+
+def test_a_verdict_over_games_by_hand():
+    """Two games, three seeds of each: variances 1, 4 and 1, 4; differences 3 and 5."""
+    seeds = np.array([-1.0, 0, 1])
+    first, second = {"a": seeds, "b": 2 * seeds, "c": seeds}, {"a": 3 + seeds, "b": 5 + 2 * seeds, "d": seeds}
+    found = suites.contest("last", ("one", "two"), first, second)
+    # Error ((1 + 4 + 1 + 4) / 3)^½ / 2 with 10² / ((1 + 16 + 1 + 16) / 2) = 5.88 degrees of freedom.
+    half = statistics.critical(100 / 17) * (10 / 3) ** 0.5 / 2
+    assert found.mean[0] == 4 and found.mean[1] == pytest.approx((4 - half, 4 + half))
+    assert found.p == pytest.approx(statistics.two_sided(4 / ((10 / 3) ** 0.5 / 2), 100 / 17))
+    assert (found.told, found.games, found.only_first, found.only_second) == ("better", ("a", "b"), ("c",), ("d",))
+    assert suites.contest("last", ("two", "one"), second, first).told == "worse"
+
+
+def test_verdicts_over_games_say_what_they_lack():
+    seeds = np.array([-1.0, 0, 1])
+    told = lambda second: suites.contest("last", ("x", "y"), {"a": seeds, "b": seeds}, second).told
+    assert told({"a": seeds[:2] + 9, "b": seeds + 9}).endswith("3 seeds of each game at least; fewer of a")
+    assert told({"a": seeds, "b": seeds}).endswith(
+        "1000 seeds of each game would not show a difference as small as this one"
+    )
+    more = told({"a": seeds + 0.5, "b": seeds + 0.5})
+    assert more.startswith("cannot tell yet: about ") and more.endswith(" seeds of each game instead of 3")
+    wanted = int(more.split()[4])  # of which four of five trials tell
+    random = np.random.default_rng(0)
+    one, two = random.normal(size=(2, 2, 4000, wanted))
+    assert 0.77 < np.mean(suites.apart(list(one), list(two + 0.5))[2] <= 0.05) < 0.85
+    flat = {"a": np.ones(3), "b": np.ones(3)}
+    assert suites.contest("last", ("x", "y"), flat, flat).told.endswith("all seeds of a game score the same")
+
+
+# ---- what they promise ----
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("name", coverage.DISTRIBUTIONS)
+def test_the_interval_of_the_mean_over_games_holds(name: str, n: int):
+    least = 0.91 if name == "lognormal" else 0.93
+    assert least < coverage.of_suite_mean(name, n, draws=3000) < 0.97
+
+
+@pytest.mark.parametrize("games", coverage.GAMES)
+@pytest.mark.parametrize("n, m", [(3, 3), (5, 5), (3, 10)])
+def test_verdicts_over_games_are_rarely_wrong(n: int, m: int, games: int):
+    """The standard error of 3,000 draws is 0.4 %."""
+    for name in (*coverage.DISTRIBUTIONS, coverage.SCALES):
+        assert coverage.wrong_over_games(name, n, m, games=games, draws=3000) <= 0.062, name
+
+
+def test_bootstrap_intervals_over_games_hold_nearly_from_five_seeds_on():
+    held = coverage.of_suite("normal", 5, draws=80)
+    assert all(share >= 0.83 for share in held.values()), held
+    assert coverage.bootstrap_over_games(3, draws=150) > 0.08  # which is why no verdict is made from it
