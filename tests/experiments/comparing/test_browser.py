@@ -381,6 +381,15 @@ def test_contrast_and_width(browser, place, scheme):
         assert len(set(lines)) == 8
 
 
+def test_links_at_the_top_lead_to_their_sections(opened: sync_api.Page):
+    for name, section in (("Runs", "#section-runs"), ("Points", "#points"), ("Verdicts", "#section-verdicts")):
+        opened.locator("#sections").get_by_role("link", name=name, exact=True).click()
+        opened.wait_for_timeout(300)
+        box = opened.locator(section).bounding_box()
+        assert box is not None and 0 <= box["y"] < 600
+    assert opened.evaluate("document.querySelectorAll('section').length") == opened.locator("#sections a").count()
+
+
 @pytest.mark.long
 def test_everything_is_reached_by_keyboard(opened: sync_api.Page):
     opened.keyboard.press("Tab")

@@ -58,9 +58,10 @@ function curvesSection() {
     report.tasks.length > 1 ? told : null);
   const section = el("section", { id: "curves", "aria-labelledby": "curves-title" },
     el("h2", { id: "curves-title" }, "Curves"), tools,
-    el("p", { class: "quiet" }, "Lines: over seeds; bands: 95 % intervals, none for one seed; thin: single seeds; ticks: " +
-      "where runs went on. Drag: zoom; Shift and drag: pan; Ctrl and wheel: nearer; double click: all. Keys: ← → read, " +
-      "Shift ← → pan, + − zoom, Esc all. Smoothing averages over a window of x about each place; figures stay raw."),
+    el("p", { class: "quiet" }, "Lines: over seeds, thinner where some have no value; bands: 95 % intervals, none for " +
+      "one seed, cut where they leave the figure; pale: single seeds; ticks: where runs were resumed. Drag: zoom; Shift " +
+      "and drag: pan; Ctrl and wheel: nearer; double click: all. Keys: ← → read, Shift ← → pan, + − zoom, Esc all. " +
+      "Smoothing averages over a window of x about each place; figures stay raw."),
     place);
   remake();
   return section;
@@ -198,19 +199,22 @@ class Figure {
       const among = visible.reduce((sum, { curve }) => sum + curve.lines.length, 0);
       if (look.seeds) for (const { curve } of visible) this.paintSeeds(pen, curve, among);
     }
-    for (const { curve } of visible) this.paintAverage(pen, curve);
+    for (const { curve } of visible) this.paintAverage(pen, curve, moving);
     for (const each of this.published) if (look.published.has(each)) pen.published(each);
   }
 
-  paintAverage(pen, curve) {
+  /** Thin where seeds are missing, so that a step from a change of n is seen as one. */
+  paintAverage(pen, curve, moving) {
     const band = curve.bands[look.axis];
-    const [xs, values] = [numbers(band.x), numbers(band.center[look.statistic])];
-    const alpha = groups.weight(curve.group);
-    const style = { colour: colour(curve.group), width: 2, dash: dash(curve.group), alpha };
-    if (look.smooth) {
-      pen.line(xs, values, { ...style, width: 1, alpha: 0.4 * alpha });
-      pen.line(xs, smoothed(xs, values, look.smooth), style);
-    } else pen.line(xs, values, style);
+    const [xs, n, raw] = [band.x, band.n, band.center[look.statistic]].map(numbers);
+    const most = n.reduce((all, own) => Math.max(all, own), 0);
+    const values = look.smooth ? smoothed(xs, raw, look.smooth) : raw;
+    const style = { colour: colour(curve.group), alpha: groups.weight(curve.group) };
+    if (moving) return pen.line(xs, values, { ...style, width: 1 });
+    if (look.smooth) pen.line(xs, raw, { ...style, width: 1, alpha: 0.4 * style.alpha });
+    pen.line(xs, values, { ...style, width: 1, dash: dash(curve.group) });
+    pen.line(xs, values.map((value, i) => (n[i] === most ? value : NaN)), { ...style, width: 2.2, dash: dash(curve.group) });
+    return undefined;
   }
 
   /** The more lines there are the paler they are. */

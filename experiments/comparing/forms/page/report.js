@@ -50,7 +50,8 @@ function verdictSentences({ columns, rows }) {
     const pick = (column) => row[at[column]] ?? null;
     if (pick("difference") === null) return "";
     const chance = pick("P(better)") === null ? "" : `, P(better) ${shown(pick("P(better)"))}`;
-    return `: ${shown(pick("difference"))} ${shown(pick("95 % interval"))}${chance}, n ${pick("n")} and ${pick("n against")}`;
+    const difference = [pick("difference"), pick("95 % interval")].map(shown).filter(Boolean).join(" ");
+    return `: ${difference}${chance}, n ${pick("n")} and ${pick("n against")}`;
   };
   const [counted, list] = [el("p", { role: "status" }), el("ul", { class: "sentences" })];
   const tell = () => {
@@ -117,6 +118,11 @@ function themeSwitch(button) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
 }
 
+/** Sections get their height when they are near the window, which moves what lies below them. */
+function arrive(section) {
+  for (const wait of [30, 150]) setTimeout(() => section.scrollIntoView(), wait);
+}
+
 /** For the links at the top. */
 function sectionName(section) {
   const title = section.querySelector("h2").textContent;
@@ -130,7 +136,7 @@ async function start() {
   document.getElementById("report").append(...made);
   const every = [document.getElementById("summary"), ...made, document.getElementById("method")];
   document.getElementById("sections").append(...every.map((section) =>
-    el("a", { href: `#${section.id}` }, sectionName(section))));
+    el("a", { href: `#${section.id}`, onclick: () => arrive(section) }, sectionName(section))));
   themeSwitch(document.getElementById("theme"));
   document.getElementById("loading").remove();
   document.documentElement.dataset.usable = Math.round(performance.now()); // for benchmarks
