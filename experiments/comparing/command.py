@@ -15,7 +15,7 @@ import orjson
 from core import ranges
 from experiments.comparing import report, scoring
 from experiments.comparing.forms import figures, media, page, tables, writing
-from experiments.comparing.parts import published
+from experiments.comparing.parts import costs, published
 from experiments.comparing.runs import reading
 from experiments.config import build, command_line, overrides
 
@@ -71,7 +71,8 @@ def task(settings: command_line.Config, _: Path) -> None:
     of_sweep, more = reading.find(_several(wanted.sweep) or (), key="sweep")
     metrics = _several(wanted.metric)
     places = [*dict.fromkeys([*folders, *of_sweep])]
-    read = reading.read_all(places, metrics, keep=wanted.cache, say=_progress(len(places)))
+    wider = metrics and (*metrics, *costs.FIGURES)  # beside an FID its precision and recall
+    read = reading.read_all(places, wider, keep=wanted.cache, say=_progress(len(places)))
     runs = [run for run in read if isinstance(run, reading.Run)]
     left_out += [*more, *(run for run in read if isinstance(run, reading.LeftOut))]
     if not runs:

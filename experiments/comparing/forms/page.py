@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.comparing import groups, report, scoring
 from experiments.comparing.forms import tables, writing
-from experiments.comparing.parts import curves
+from experiments.comparing.parts import curves, published
 from experiments.comparing.runs import reading
 
 _FOLDER = Path(__file__).parent / "page"
@@ -79,7 +79,7 @@ def content(
         "tasks": found.tasks,
         "metrics": found.metrics,
         "curves": [_curve(curve, number) for curve in found.curves],
-        "published": [_published(each) for each in getattr(found, "published", ())],
+        "published": [_published(each) for each in found.published],
         "runs": _runs(found, number),
         "settings": [{"key": each.key, "values": [_setting(value) for value in each.values]} for each in settings],
         "tables": [
@@ -151,9 +151,9 @@ def _curve(curve: curves.Curve, number: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _published(each: Any) -> dict[str, Any]:
+def _published(each: published.Published) -> dict[str, Any]:
     names = ("metric", "task", "label", "protocol", "source", "axis", "x", "mean", "std")
-    return {name: each.get(name) if isinstance(each, Mapping) else getattr(each, name, None) for name in names}
+    return {name: getattr(each, name) for name in names}
 
 
 def _runs(found: report.Report, number: Mapping[str, int]) -> list[dict[str, Any]]:

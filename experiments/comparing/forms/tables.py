@@ -52,7 +52,17 @@ def tables(found: report.Report) -> list[Table]:
         _runs(found),
         _left_out(found),
     ]
-    return [table for table in every if table.rows]
+    return _named_apart([table for table in every if table.rows])
+
+
+def _named_apart(every: Sequence[Table]) -> list[Table]:
+    """`eval/a-b` and `eval/a_b` would share a file."""
+    seen = collections.Counter[str]()
+    found = []
+    for table in every:
+        seen[name := table.name.lower()] += 1
+        found.append(dataclasses.replace(table, name=table.name + f"-{seen[name]}" * (seen[name] > 1)))
+    return found
 
 
 def shown(cell: Any) -> str:

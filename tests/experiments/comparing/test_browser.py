@@ -14,7 +14,7 @@ from playwright import sync_api
 
 from experiments.comparing import report, scoring
 from experiments.comparing.forms import page, tables
-from experiments.comparing.parts import curves
+from experiments.comparing.parts import curves, published
 from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
 
@@ -303,16 +303,21 @@ def test_what_a_figure_tells_below_it(base, browser, tmp_path: pathlib.Path):
     other = folders.write(tmp_path / "runs" / "other", base, long[:50], seed=0, lag=2, origin=origin)
     found = made(first, short, other, group=("lag",))
     thin = [dataclasses.replace(curve, **_thinned(curve)) for curve in found.curves]
-    published = {
-        "metric": folders.METRIC,
-        "task": "CartPole-v1",
-        "label": "paper",
-        "protocol": "sticky 0.25",
-        "axis": "frames",
-    }
-    published |= {"source": "a table", "x": [0, 300_000], "mean": [0.0, 40.0], "std": None}
-    found = dataclasses.replace(found, curves=tuple(thin))
-    object.__setattr__(found, "published", (published,))
+    paper = published.Published(
+        metric=folders.METRIC,
+        task="CartPole-v1",
+        name="dqn",
+        label="paper",
+        protocol="sticky 0.25",
+        source="a table",
+        axis="frames",
+        x=np.array([0, 300_000]),
+        mean=np.array([0.0, 40.0]),
+        std=None,
+        runs=1,
+        beside=(),
+    )
+    found = dataclasses.replace(found, curves=tuple(thin), published=(paper,))
     with watched(browser, written(found, tmp_path)) as tab:
         own = figure(tab)
         told = own.locator(".notes-of-figure").inner_text()
@@ -384,7 +389,7 @@ def test_contrast_and_width(browser, place, scheme):
 def test_links_at_the_top_lead_to_their_sections(opened: sync_api.Page):
     for name, section in (("Runs", "#section-runs"), ("Points", "#points"), ("Verdicts", "#section-verdicts")):
         opened.locator("#sections").get_by_role("link", name=name, exact=True).click()
-        opened.wait_for_timeout(300)
+        opened.wait_for_timeout(1_200)  # for a second the section is followed
         box = opened.locator(section).bounding_box()
         assert box is not None and 0 <= box["y"] < 600
     assert opened.evaluate("document.querySelectorAll('section').length") == opened.locator("#sections a").count()

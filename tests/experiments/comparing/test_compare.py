@@ -302,6 +302,26 @@ def test_metrics_that_only_some_runs_have(base, tmp_path: pathlib.Path, monkeypa
     assert f"no value of these metrics in {tmp_path / 'runs' / '2'}" in found["notes"]
 
 
+def test_metrics_with_names_alike_have_a_table_each(base, tmp_path: pathlib.Path, monkeypatch):
+    folders.write(tmp_path / "run", base, {"eval/a-b": [1.0, 2.0], "eval/a_b": [3.0, 4.0]})
+    run(monkeypatch, tmp_path / "out", f"runs={tmp_path}/run", "metric=eval/a*")
+    values = []
+    for name in ("", "-2"):
+        with (tmp_path / "out" / f"scores-eval-a-b-last{name}.csv").open() as file:
+            values += [float(row["mean"]) for row in csv.DictReader(file)]
+    assert values == [2.0, 4.0]
+
+
+def test_a_distance_alone_stands_beside_its_cost_precision_and_recall(base, tmp_path: pathlib.Path, monkeypatch):
+    scores = {"eval/fid": [9.0, 8.0], "eval/precision": [0.5, 0.6], "eval/recall": [0.1, 0.2]}
+    folders.write(tmp_path / "run", base, scores, unit="images")
+    found = run(monkeypatch, tmp_path / "out", f"runs={tmp_path}/run", "metric=eval/fid")
+    assert list(found["metrics"]) == ["eval/fid"]
+    with (tmp_path / "out" / "costs.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert {"8.0", "0.6", "0.2"} <= set(row.values())
+
+
 def test_a_last_value_that_is_not_finite_is_none(base, tmp_path: pathlib.Path, monkeypatch):
     folders.write(tmp_path / "runs" / "0", base, [1.0, None])
     found = run(monkeypatch, tmp_path / "report", f"runs={tmp_path}/runs")

@@ -118,9 +118,20 @@ function themeSwitch(button) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
 }
 
-/** Sections get their height when they are near the window, which moves what lies below them. */
+/** Sections get their height when they are near the window, which moves what lies below: for a second, or until the reader
+ * scrolls, it is followed. */
 function arrive(section) {
-  for (const wait of [30, 150]) setTimeout(() => section.scrollIntoView(), wait);
+  const end = performance.now() + 1000;
+  let left = false;
+  for (const name of ["wheel", "touchstart", "keydown", "pointerdown"]) {
+    addEventListener(name, () => { left = true; }, { once: true, passive: true });
+  }
+  const follow = () => {
+    if (left || performance.now() > end) return;
+    section.scrollIntoView();
+    requestAnimationFrame(follow);
+  };
+  requestAnimationFrame(follow);
 }
 
 /** For the links at the top. */

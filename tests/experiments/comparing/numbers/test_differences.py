@@ -218,5 +218,5 @@ def test_welch_alone_would_not_hold_with_unlike_numbers():
 @pytest.mark.parametrize("name", [*coverage.DISTRIBUTIONS, coverage.UNLIKE])
 def test_the_documents_table_is_what_is_measured(name: str):
     row = " | ".join(f"{coverage.wrong_verdicts(name, n, m):.1%}".replace("%", " %") for n, m in coverage.PAIRS)
-    text = (pathlib.Path(__file__).parents[3] / "docs" / "comparing.md").read_text()
+    text = (pathlib.Path(__file__).parents[4] / "docs" / "comparing.md").read_text()
     assert f"| {name} | {row} |" in text
