@@ -18,11 +18,13 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
 
 def read(path: str | os.PathLike, *, most: int = 64 << 20) -> bytes:
     """All of a file. Raises OSError, too, for one of more than `most` bytes."""
+    content = bytearray()  # by pieces: `file.read(most)` would ask for so much memory at once
     with open_regular(path) as file:
-        content = file.read(most + 1)
+        while len(content) <= most and (part := file.read(1 << 20)):
+            content += part
     if len(content) > most:
         raise OSError(errno.EFBIG, f"is larger than {most >> 20} MB", str(path))
-    return content
+    return bytes(content)
 
 
 def lines(path: str | os.PathLike, *, most: int = 64 << 20) -> list[str]:

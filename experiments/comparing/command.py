@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -66,13 +66,14 @@ class Wanted:
 
 def task(settings: command_line.Config, _: Path) -> None:
     """Compares the runs; what cannot be read is left out and said."""
-    wanted: Wanted = build.objects(settings | {"_target_": f"{__name__}.Wanted"})
+    places = {key: _named(settings[key]) for key in ("runs", "sweep", "out")}
+    wanted: Wanted = build.objects({**settings, **places, "_target_": f"{__name__}.Wanted"})
     folders, left_out = reading.find(_several(wanted.runs) or (), key="runs")
     of_sweep, more = reading.find(_several(wanted.sweep) or (), key="sweep")
     metrics = _several(wanted.metric)
-    places = [*dict.fromkeys([*folders, *of_sweep])]
+    every = [*dict.fromkeys([*folders, *of_sweep])]
     wider = metrics and (*metrics, *costs.FIGURES)  # beside an FID its precision and recall
-    read = reading.read_all(places, wider, keep=wanted.cache, say=_progress(len(places)))
+    read = reading.read_all(every, wider, keep=wanted.cache, say=_progress(len(every)))
     runs = [run for run in read if isinstance(run, reading.Run)]
     left_out += [*more, *(run for run in read if isinstance(run, reading.LeftOut))]
     if not runs:
@@ -90,9 +91,9 @@ def task(settings: command_line.Config, _: Path) -> None:
         reach=wanted.reach,
     )
     found = report.make(runs, left_out, asked)
-    every = tables.tables(found)
-    seen = write(found, every, wanted.place, mode=wanted.media, limit=wanted.media_limit)
-    _say(writing.valid(writing.markdown(found, every, brief=True)))
+    shown = tables.tables(found)
+    seen = write(found, shown, wanted.place, mode=wanted.media, limit=wanted.media_limit)
+    _say(writing.valid(writing.markdown(found, shown, brief=True)))
     for line in seen:
         _say(line)
     _say(f"written: {wanted.place}, and beside it {', '.join(_OWN)}, a .csv of each table and curves as .svg")
@@ -169,6 +170,13 @@ def _earlier(out: Path) -> list[str]:
     return [
         name for name in names if isinstance(name, str) and name == Path(name).name and name.endswith((".csv", ".svg"))
     ]
+
+
+def _named(value: Any) -> Any:
+    """Folders whose names are numbers, as a sweep's are, as text."""
+    if isinstance(value, list):
+        return [_named(each) for each in value]
+    return str(value) if type(value) is int else value
 
 
 def _several(value: Sequence[str] | str | None) -> tuple[str, ...] | None:

@@ -1,6 +1,7 @@
 """The comparison as data: a value for each run, a cell for each group of runs, a verdict for each pair of groups."""
 
 import collections
+import contextlib
 import dataclasses
 import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -148,8 +149,10 @@ def _order(members: Sequence[scoring.Member], labels: Mapping[str, Mapping[str, 
     """Of the members' numbers: groups nest in the order of their keys, numbers by size."""
 
     def place(value: Any) -> tuple[int, float, str]:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return (0, float(value), "") if number else (1, 0.0, groups.shown(value))
+        with contextlib.suppress(OverflowError):  # of an integer
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return 0, float(value), ""
+        return 1, 0.0, groups.shown(value)
 
     def key(number: int) -> tuple[Any, ...]:
         m = members[number]

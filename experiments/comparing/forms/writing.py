@@ -112,15 +112,17 @@ def as_csv(table: tables.Table) -> str:
 
 
 def as_json(values: Any, *, option: int = 0) -> bytes:
-    """UTF-8, whatever the names of files hold."""
+    """UTF-8, whatever names of files and settings hold."""
     try:
-        return orjson.dumps(values, option=option)
-    except TypeError:  # a lone surrogate, which stands for a byte that is no UTF-8
-        return orjson.dumps(valid(values), option=option)
+        return orjson.dumps(values, default=str, option=option)
+    except TypeError:  # what `valid` mends
+        return orjson.dumps(valid(values), default=str, option=option)
 
 
 def valid(value: Any) -> Any:
-    """With `?` for bytes of file names that are no UTF-8."""
+    """With `?` for bytes of file names that are no UTF-8, and integers beyond 64 bits as text."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
     if isinstance(value, dict):
         return {valid(key): valid(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

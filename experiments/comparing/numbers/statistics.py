@@ -8,6 +8,7 @@ is shown. Two groups are in `differences.py`, figures over several tasks in `sui
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -172,14 +173,9 @@ def along(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
 
     Each is [places], NaN where there is no such number. The intervals are those of `summary`.
     """
-    count = np.isfinite(values).sum(axis=1)
-    ranked = np.sort(values, axis=1)  # NaN last
-    found = {part: {name: np.full(len(values), np.nan) for name in ("mean", "median", "iqm")} for part in _PARTS}
-    for n in np.unique(count[count > 0]):
-        rows = np.flatnonzero(count == n)
-        own = ranked[rows, :n]
-        for name, figure in (("mean", own.mean(axis=1)), ("median", np.median(own, axis=1)), ("iqm", iqm(own))):
-            found["center"][name][rows] = figure
+    found = {part: {name: np.full(len(values), np.nan) for name in _CENTERS} for part in ("low", "high")}
+    for rows, own in _ranked(values):
+        n = own.shape[1]
         spread = np.ptp(own, axis=1) > 0
         rows, own = rows[spread], own[spread]
         if not len(rows):
@@ -190,10 +186,28 @@ def along(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
             intervals[name] = tuple(np.concatenate(parts, axis=1))
         for name, (low, high) in intervals.items():
             found["low"][name][rows], found["high"][name][rows] = low, high
+    return {"center": centers(values), **found}
+
+
+def centers(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Of scores [places, seeds], NaN where a seed has none: mean, median and IQM, [places] each."""
+    found = {name: np.full(len(values), np.nan) for name in _CENTERS}
+    for rows, own in _ranked(values):
+        for name, figure in (("mean", own.mean(axis=1)), ("median", np.median(own, axis=1)), ("iqm", iqm(own))):
+            found[name][rows] = figure
     return found
 
 
-_PARTS = ("center", "low", "high")
+_CENTERS = ("mean", "median", "iqm")
+
+
+def _ranked(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The places at which equally many seeds have a score, and these scores [places, n] in order."""
+    count = np.isfinite(values).sum(axis=1)
+    ranked = np.sort(values, axis=1)  # NaN last
+    for n in np.unique(count[count > 0]):
+        rows = np.flatnonzero(count == n)
+        yield rows, ranked[rows, :n]
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,8 +1,9 @@
 """Curves: each run's own line, and for each group the mean, median and IQM over seeds with intervals and n at each x.
 
 A run's value between two of its rows is interpolated; before its first row, behind its last and beside a value that
-is not finite it has none, and n is smaller there. Group curves are computed from every row of every run; thinning
-for drawing keeps the first, last, least and greatest value of each stretch.
+is not finite it has none, and n is smaller there. Averages are made at every x of the group's runs; where these have
+more than `PLACES`, at so many, spread evenly, and at each run's extremes. Thinning for drawing keeps the first, last,
+least and greatest value of each stretch.
 """
 
 import collections
@@ -43,7 +44,7 @@ class Band:
     center: Mapping[str, np.ndarray]  # mean, median, iqm
     low: Mapping[str, np.ndarray]
     high: Mapping[str, np.ndarray]
-    places: int  # before thinning
+    places: int  # x that the group's runs have, before any were left out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Curve:
     protocol: str
     lines: tuple[Line, ...]
     bands: Mapping[str, Band]  # by axis
-    short: tuple[tuple[Path, str], ...]  # runs that are not done: their lines end early, and why
+    short: tuple[tuple[Path, str], ...]  # runs without a line, or not done, so that it ends early: why
 
 
 def make(
@@ -64,10 +65,11 @@ def make(
 ) -> list[Curve]:
     """`runs[i]` is the run of `members[i]`. With `points` fewer or more are drawn of all lines together."""
     together = collections.defaultdict[tuple[str, str, str, str], list[int]](list)
+    without = collections.defaultdict[tuple[str, str, str, str], list[int]](list)
     for number, (run, member) in enumerate(zip(runs, members, strict=True)):
         for metric in metrics:
-            if metric in run.metrics and len(run.metrics[metric].x):
-                together[metric, member.group, member.task, member.pool].append(number)
+            there = together if has(run, metric) else without
+            there[metric, member.group, member.task, member.pool].append(number)
     lines = sum(map(len, together.values()))
     most = max(20, points // max(lines, 1))
     band = max(20, BAND_POINTS // max(len(together), 1))
@@ -79,12 +81,21 @@ def make(
             protocol=pool,
             lines=tuple(_line(runs[n], metric, most) for n in numbers),
             bands=_bands([runs[n] for n in numbers], metric, band),
-            short=tuple(
-                (members[n].folder, scoring.ended(members[n])) for n in numbers if members[n].state != reading.DONE
+            short=(
+                *((members[n].folder, scoring.ended(members[n])) for n in numbers if members[n].state != reading.DONE),
+                *(
+                    (members[n].folder, f"no row of it; {scoring.ended(members[n])}")
+                    for n in without[metric, group, task, pool]
+                ),
             ),
         )
         for (metric, group, task, pool), numbers in together.items()
     ]
+
+
+def has(run: reading.Run, metric: str) -> bool:
+    """Whether any of its rows holds the metric."""
+    return metric in run.metrics and len(run.metrics[metric].x) > 0
 
 
 def axes(run: reading.Run, metric: str) -> dict[str, np.ndarray]:
@@ -142,16 +153,20 @@ def _bands(runs: Sequence[reading.Run], metric: str, most: int) -> dict[str, Ban
 
 def _band(lines: Sequence[tuple[np.ndarray, np.ndarray]], most: int) -> Band:
     x = np.unique(np.concatenate([own for own, _ in lines]).astype(np.float64))
-    if len(x) > PLACES:
-        x = x[np.unique(np.linspace(0, len(x) - 1, PLACES).astype(np.int64))]
+    places = len(x)
+    if places > PLACES:
+        spread = x[np.unique(np.linspace(0, places - 1, PLACES).astype(np.int64))]
+        extremes = [own[thin(of, max(PLACES // len(lines), 8))] for own, of in lines]
+        x = np.unique(np.concatenate([spread, *extremes]).astype(np.float64))
     values = np.stack([interpolated(x, own, of) for own, of in lines], axis=1)
     n = np.isfinite(values).sum(axis=1)
-    mean = np.divide(np.nansum(values, axis=1), n, out=np.full(len(x), np.nan), where=n > 0)
-    kept = thin(mean, most)
-    edges = np.flatnonzero(np.diff(n))  # where a seed ends, both sides stay
-    kept = np.union1d(kept, [*edges[:most], *(edges[:most] + 1)]).astype(np.int64)
+    kept = np.arange(len(x))
+    if len(x) > most:
+        edges = np.flatnonzero(np.diff(n))[:most]  # where a seed ends, both sides stay
+        each = max(most // len(centers := statistics.centers(values)), 8)
+        kept = np.unique(np.concatenate([*(thin(center, each) for center in centers.values()), edges, edges + 1]))
     figures = statistics.along(values[kept])
-    return Band(x=x[kept], n=n[kept], places=len(x), **figures)
+    return Band(x=x[kept], n=n[kept], places=places, **figures)
 
 
 def interpolated(x: np.ndarray, own: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -44,19 +44,20 @@ def make(
 ) -> list[Reach]:
     """`runs[i]` is the run of `members[i]`; of metrics whose direction is known."""
     together = collections.defaultdict[tuple[str, str, str, str], list[int]](list)
-    for number, (run, member) in enumerate(zip(runs, members, strict=True)):
+    for number, member in enumerate(members):
         for metric, better in metrics.items():
-            if better != scoring.UNKNOWN and metric in run.metrics and len(run.metrics[metric].x):
+            if better != scoring.UNKNOWN:
                 together[metric, member.task, member.pool, member.group].append(number)
     found = []
     for (metric, task, pool, group), numbers in together.items():
         threshold = asked.reach
         if threshold is None:
             threshold = _least(cells, metric=metric, task=task, protocol=pool, better=metrics[metric], asked=asked)
-        if threshold is None:
+        if threshold is None or not any(curves.has(runs[number], metric) for number in numbers):
             continue
         own = [(runs[number], members[number]) for number in numbers]
-        at = [first(run.metrics[metric].values, threshold, metrics[metric]) for run, _ in own]
+        reach = lambda run, metric=metric, least=threshold: first(run.metrics[metric].values, least, metrics[metric])
+        at = [reach(run) if curves.has(run, metric) else None for run, _ in own]
         found.append(
             Reach(
                 metric=metric,
@@ -97,11 +98,12 @@ def _least(
 def _costs(
     runs: Sequence[reading.Run], metric: str, at: Sequence[int | None]
 ) -> dict[str, tuple[float | None, float, float | None]]:
-    """By axis; without those that a run lacks, and without all where no run was there."""
+    """By axis; without those that a run which was there lacks, and without all where no run was there."""
     found = {}
-    every = [curves.axes(run, metric) for run in runs]
-    for name in every[0]:
-        if name != curves.UPDATES and all(name in own for own in every):
+    every = [curves.axes(run, metric) if k is not None else {} for run, k in zip(runs, at, strict=True)]
+    there = [own for own in every if own]
+    for name in there[0] if there else ():
+        if name != curves.UPDATES and all(name in own for own in there):
             costs = [math.inf if k is None else float(own[name][k]) for own, k in zip(every, at, strict=True)]
             if math.isfinite(min(costs)):
                 found[name] = (_finite(float(np.median(costs))), min(costs), _finite(max(costs)))

@@ -21,6 +21,7 @@ from slurm import jobs, status
 RUNNING, DONE, FAILED, UNFINISHED = "running", "done", "failed", "unfinished"
 # Of a run, with or without its config.yaml.
 _TRACES = {"metrics.jsonl", "checkpoints", saved.FAILURE, "provenance.jsonl"}
+_DEPTH = 50  # of mappings in a line of provenance.jsonl; a deeper one is no line of ours
 QUIET = 600.0  # seconds without a row, or three times the longest wait between two, and a run counts as stopped
 
 
@@ -198,7 +199,7 @@ def _run(folder: Path, start: _Begun) -> Run | LeftOut:
         reason=reason,
         resumed=tuple(line["step"] for line in attempts[1:] if isinstance(line.get("step"), int)),
         requeued=status.requeued(folder),
-        lost_steps=sum(map(int, lost)) if all(isinstance(each, int) for each in lost) else None,
+        lost_steps=sum(map(int, lost)) if attempts and all(isinstance(each, int) for each in lost) else None,
         hours=_largest(own.seconds) / 3600,
         device_hours=_largest(device_seconds) / 3600,
         retry=_retry(folder) if state in (FAILED, UNFINISHED) else "",
@@ -296,11 +297,17 @@ def _retry(folder: Path) -> str:
 
 
 def _attempts(folder: Path) -> list[dict[str, Any]]:
+    """The lines of provenance.jsonl that can be read and are no deeper than such lines are."""
     try:
         found = [rows.parsed(line) for line in files.read(folder / "provenance.jsonl").splitlines()]
     except OSError:
         return []
-    return [line for line in found if line is not None]
+    return [line for line in found if line is not None and not _deeper(line, _DEPTH)]
+
+
+def _deeper(node: Any, depth: int) -> bool:
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return bool(inner) and (depth == 0 or any(_deeper(each, depth - 1) for each in inner))
 
 
 def _named(each: tuple[Path, LeftOut | None]) -> tuple[Path, LeftOut | None]:

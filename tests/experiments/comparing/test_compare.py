@@ -302,6 +302,19 @@ def test_metrics_that_only_some_runs_have(base, tmp_path: pathlib.Path, monkeypa
     assert f"no value of these metrics in {tmp_path / 'runs' / '2'}" in found["notes"]
 
 
+def test_folders_that_are_numbers_and_numbers_beyond_64_bits(base, tmp_path: pathlib.Path, monkeypatch):
+    for seed in (0, 1):
+        folders.write(tmp_path / str(seed), base, [1.0, 2.0], seed=10**30 + seed, **{"learner.batch": 10**400 + seed})
+    monkeypatch.chdir(tmp_path)
+    found = run(monkeypatch, tmp_path / "7", "runs=[0,1]")
+    assert sorted(member["folder"] for member in found["members"]) == [str(tmp_path / "0"), str(tmp_path / "1")]
+    assert {str(10**30), str(10**30 + 1)} == {member["seed"] for member in found["members"]}
+    assert len(found["labels"]) == 2
+    monkeypatch.setattr(sys, "argv", ["compare.py", "sweep=0", "out=5"])
+    compare.main()
+    assert (tmp_path / "5" / "report.html").exists()
+
+
 def test_metrics_with_names_alike_have_a_table_each(base, tmp_path: pathlib.Path, monkeypatch):
     folders.write(tmp_path / "run", base, {"eval/a-b": [1.0, 2.0], "eval/a_b": [3.0, 4.0]})
     run(monkeypatch, tmp_path / "out", f"runs={tmp_path}/run", "metric=eval/a*")

@@ -47,6 +47,33 @@ def test_intervals_along_a_curve_are_those_of_the_tables(n):
             np.testing.assert_allclose([found["low"][name][place], found["high"][name][place]], np.asarray(interval))
 
 
+def test_a_run_without_a_row_of_the_metric_is_named_at_the_figure(tmp_path):
+    config = folders.settings("experiment=dqn/cartpole")
+    one = folders.write(tmp_path / "one", config, [1.0, 2.0], seed=0)
+    two = folders.write(tmp_path / "two", config, {"loss/td": [1.0, 2.0]}, seed=1)
+    (curve,) = _report(one, two).curves
+    ((folder, why),) = curve.short
+    assert folder == two and why.startswith("no row of it; done at 200 of 200 frames")
+
+
+def test_of_more_x_than_places_the_extremes_of_each_run_stay(monkeypatch):
+    monkeypatch.setattr(curves, "PLACES", 100)
+    x, value = np.arange(5_000), np.zeros(5_000)
+    spike = value.copy()
+    spike[1_234] = 9.0
+    band = curves._band([(x, spike), (x + 0.5, value), (x + 0.25, value)], 60)
+    assert band.places == 15_000 and len(band.x) < 200
+    assert band.center["mean"].max() == 3.0 and band.x[np.argmax(band.center["mean"])] == 1_234
+
+
+def test_an_extreme_of_the_median_stays_where_the_mean_has_none():
+    x = np.arange(4_000)
+    values = np.stack([np.sin(x / 100), np.sin(x / 100), -3 * np.ones(4_000)])
+    values[:, 2_345] = [-6.0, 4.0, values[:2, 2_345].sum() - 1]  # the same mean
+    band = curves._band([(x, own) for own in values], 60)
+    assert 2_345 in band.x and len(band.x) < 200
+
+
 def test_thinning_keeps_extremes_and_gaps():
     values = np.sin(np.arange(10_000) / 500)
     values[4321], values[7777], values[6000:6003] = 40.0, -40.0, np.nan

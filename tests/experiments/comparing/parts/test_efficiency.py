@@ -53,6 +53,14 @@ def test_a_score_that_half_of_the_seeds_miss_has_no_median(six):
     assert rows[1]["frames: soonest and latest"] == "2400 to never" and "seed 2" in rows[1]["never"]
 
 
+def test_a_run_that_failed_before_its_first_score_never_reached_it(six, tmp_path: pathlib.Path):
+    config = folders.settings("experiment=dqn/cartpole", "tracker=none")
+    dead = folders.write(tmp_path / "dead", config, {"loss/td": [1.0] * 3}, lag=0, seed=3, every=1200)
+    slow, _ = made([*six, dead]).efficiency
+    assert (slow.n, slow.reached) == (4, 3) and slow.costs["frames"] == (3000, 1200, None)
+    assert [folder for _, folder, _ in slow.never] == [dead]
+
+
 def test_lower_scores_are_reached_from_above():
     values = np.array([9.0, np.nan, 4.0, 5.0, 3.0])
     assert efficiency.first(values, 4.0, "lower") == 2 and efficiency.first(values, 9.0, "higher") == 0

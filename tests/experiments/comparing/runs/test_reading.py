@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from experiments.comparing import report, scoring
 from experiments.comparing.runs import reading
 from experiments.config import build
 from tests.experiments.comparing import folders
@@ -136,9 +137,17 @@ def test_runs_of_an_older_schema(base, tmp_path: pathlib.Path):
     (folder / "metrics.jsonl").write_text('{"frames": 50, "eval/episode_return": 4}\n')
     run = read(folder)
     assert run.metrics[folders.METRIC].steps.tolist() == [0] and np.isnan(run.hours) and np.isnan(run.device_hours)
-    assert (run.lost_steps, run.requeued, run.resumed) == (0, 0, ())
+    assert (run.lost_steps, run.requeued, run.resumed) == (None, 0, ())
     (folder / "provenance.jsonl").write_text('{"step": 0}\n{"step": 3}\n')
     assert (read(folder).lost_steps, read(folder).resumed) == (None, (3,))
+
+
+def test_provenance_nested_deeper_than_python_goes_is_none_of_ours(base, tmp_path: pathlib.Path):
+    folder = folders.write(tmp_path / "run", base, [1.0, 2.0])
+    (folder / "provenance.jsonl").write_text('{"step": 0, "a": ' + '{"a":' * 900 + "1" + "}" * 901 + "\n")
+    found = reading.read(folder, None)
+    assert isinstance(found, reading.Run) and found.origin == {} and found.lost_steps is None
+    report.make([found], [], scoring.Asked())
 
 
 def test_a_clock_that_goes_backwards_is_told(base, tmp_path: pathlib.Path):
