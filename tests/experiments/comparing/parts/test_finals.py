@@ -1,6 +1,7 @@
 """Final evaluations, as `experiments.evaluate` really writes them."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -73,6 +74,36 @@ def test_models_of_images_have_every_figure_of_every_part(tmp_path):
     }
 
 
+@pytest.mark.parametrize("protocols", ["apart", "any"])
+def test_figures_of_one_name_in_two_parts_are_two(protocols, tmp_path):
+    base = folders.settings("experiment=vae/fashion_mnist", "tracker=none")
+    for seed in range(2):
+        place = folders.write(tmp_path / str(seed), base, {"eval/elbo": [3.0]}, unit="images", seed=seed)
+        parts = {
+            "held_out": {"bits_per_dim": 4.0 + seed, "elbo": 1.0, "protocol": {"split": "test"}},
+            "likelihood": {"bits_per_dim": 3.0 + seed, "protocol": {"samples": 100}},
+        }
+        (place / "evaluation.json").write_text(json.dumps({"images": 100, **parts}))
+    found = _report(*sorted(tmp_path.iterdir()), metrics=("eval/elbo",), protocols=protocols)
+    assert {each.metric: (each.summary.n, each.summary.mean) for each in found.finals if each.summary} == {
+        "final/held_out/bits_per_dim": (2, 4.5),
+        "final/likelihood/bits_per_dim": (2, 3.5),
+        "final/elbo": (2, 1.0),
+    }
+
+
+def test_a_pipe_and_deep_nesting_are_told(tmp_path):
+    base = folders.settings("experiment=dqn/cartpole")
+    pipe = folders.write(tmp_path / "pipe", base, [1.0], seed=0)
+    os.mkfifo(pipe / "evaluation.json")
+    deep = folders.write(tmp_path / "deep", base, [1.0], seed=1)
+    nested = '{"a": ' * 900 + "1" + "}" * 900
+    (deep / "evaluation.json").write_text(f'{{"frames": 1, "x": {{"protocol": {nested}}}}}')
+    found = _report(pipe, deep)
+    assert f"{pipe / 'evaluation.json'}: cannot be read: is not a regular file" in found.notes
+    assert any(note.startswith(f"{deep / 'evaluation.json'}: cannot be read: Recursion") for note in found.notes)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"frames": null}', '{"frames": 1, "agents": {}}', '{"images": 1}'])
 def test_files_of_every_other_kind_are_told(content, tmp_path):
     place = folders.write(tmp_path / "run", folders.settings("experiment=dqn/cartpole"), [1.0])
@@ -91,3 +122,16 @@ def test_unfinished_runs_are_apart(tmp_path):
     assert apart.summary.n == 1 and "running at 100 of 900 frames" in apart.missing[0][1]
     (counted,) = _report(*sorted(tmp_path.iterdir()), group=("learner",), unfinished="counted").finals
     assert counted.summary.n == 2
+
+
+def test_a_group_of_which_no_run_is_done_stays(tmp_path):
+    base = folders.settings("experiment=dqn/cartpole", "tracker=none")
+    place = folders.write(tmp_path / "0", base, [1.0], budget=900)
+    content = agents.content({"trained": _scores([1.0])})
+    (place / "evaluation.json").write_text(json.dumps({"frames": 100, **content}))
+    found = _report(place)
+    (final,) = found.finals
+    assert (final.summary, final.values, final.at) == (None, (), (100, 100))
+    (table,) = [each for each in tables.tables(found) if each.name == "evaluations"]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["n"] == 0 and f"not in it: {place}, running at 100 of 900 frames" in row["to know"]
