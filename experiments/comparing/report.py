@@ -97,7 +97,8 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         notes=(
             *_notes(members, known, asked),
             *_of_verdicts(verdicts, metrics),
-            *pairs.too_many(every_cell, asked),
+            *pairs.too_many(every_cell, metrics, asked),
+            *normalised.notes(scoring.of_verdicts(asked)),
             *missing,
             *unreadable,
         ),

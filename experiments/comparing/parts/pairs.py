@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,26 +84,47 @@ def _adjusted(every: Sequence[Verdict]) -> list[Verdict]:
     return [dataclasses.replace(each, holm=adjusted.get(number)) for number, each in enumerate(every)]
 
 
-def too_many(every: Sequence[scoring.Cell], asked: scoring.Asked) -> list[str]:
+def too_many(every: Sequence[scoring.Cell], metrics: Mapping[str, str], asked: scoring.Asked) -> list[str]:
     """Notes on metrics and tasks with more than `MOST` pairs."""
-    which = scoring.LAST if asked.at is None else scoring.AT
-    counts = collections.Counter((cell.metric, cell.task) for cell in every if cell.which == which)
-    return [
-        f"{metric} on {task}: {count:,} groups make more than {MOST:,} pairs, so each is compared with the one of the "
-        "best mean only, which luck may have chosen; all pairs of fewer groups are (runs=, group=)"
-        for (metric, task), count in counts.items()
-        if math.comb(count, 2) > MOST
-    ]
+    names = collections.defaultdict[tuple[str, str], list[str]](list)
+    for cell in every:
+        if cell.which == scoring.of_verdicts(asked):
+            names[cell.metric, cell.task].append(cell.group)
+    notes = []
+    for (metric, task), own in names.items():
+        if math.comb(len(own), 2) > MOST:
+            count = len(set(own))
+            several = f" by several protocols ({len(own):,} in all)" * (count < len(own))
+            mean = "highest" if metrics[metric] == scoring.UNKNOWN else "best"
+            notes.append(
+                f"{metric} on {task}: {count:,} groups{several} make more than {MOST:,} pairs, so each is compared "
+                f"with the one of the {mean} mean only, of those of its protocol with {statistics.LEAST} runs or more "
+                "where there are such; luck may have chosen it. All pairs of fewer groups are (runs=, group=)"
+            )
+    return notes
 
 
-def _chosen(own: Sequence[scoring.Cell], better: str) -> list[tuple[scoring.Cell, scoring.Cell]]:
-    """All pairs; of too many groups, each beside the best."""
+def _chosen(own: Sequence[scoring.Cell], better: str) -> Iterator[tuple[scoring.Cell, scoring.Cell]]:
+    """All pairs; of too many groups, each beside the best by its protocol."""
     if math.comb(len(own), 2) <= MOST:
-        return list(itertools.combinations(own, 2))
+        yield from itertools.combinations(own, 2)
+        return
+    alike = collections.defaultdict[str, list[scoring.Cell]](list)
+    for cell in own:
+        alike[cell.protocol].append(cell)
+    for cells in alike.values():
+        best = _best(cells, better)
+        yield from ((best, cell) for cell in cells if cell is not best)
+
+
+def _best(cells: Sequence[scoring.Cell], better: str) -> scoring.Cell:
+    """Of the best mean (the highest, where no direction is known), of enough runs for a verdict if one has them."""
     sign = -1 if better == "lower" else 1
-    means = {number: sign * cell.summary.mean for number, cell in enumerate(own) if cell.summary is not None}
-    best = own[max(means, key=means.__getitem__)] if means else own[0]
-    return [(best, cell) for cell in own if cell is not best]
+
+    def place(cell: scoring.Cell) -> tuple[bool, float]:
+        return len(cell.values) >= statistics.LEAST, sign * cell.summary.mean if cell.summary else -math.inf
+
+    return max(cells, key=place)
 
 
 def _verdict(

@@ -132,12 +132,18 @@ def _levels(values: Sequence[Any]) -> _Levels:
 
 
 def _bins(numbers: np.ndarray) -> _Levels:
+    """Two bins or more, of about equal counts; a value that fills one has it for itself."""
     count = max(2, min(BINS, len(numbers) // 3))
-    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, count + 1)[1:-1], method="higher"))
+    quantiles = np.quantile(numbers, np.linspace(0, 1, count + 1)[1:-1], method="higher")
+    edges, often = np.unique(quantiles, return_counts=True)
+    full = edges[(often > 1) | (edges == numbers.min())]
+    above = [numbers[numbers > value].min() for value in full if value < numbers.max()]
+    edges = np.unique([*edges, *above])
     codes = np.searchsorted(edges, numbers, "right")
     _, codes = np.unique(codes, return_inverse=True)
     inside = [numbers[codes == code] for code in range(int(codes.max()) + 1)]
-    return [f"{own.min():.4g} to {own.max():.4g}" for own in inside], [float(np.median(own)) for own in inside], codes
+    names = [" to ".join(dict.fromkeys([f"{own.min():.4g}", f"{own.max():.4g}"])) for own in inside]
+    return names, [float(np.median(own)) for own in inside], codes
 
 
 def _number(value: Any) -> float | None:

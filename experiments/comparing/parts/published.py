@@ -10,22 +10,23 @@ import numpy as np
 from agents import scores
 from experiments.comparing import groups, scoring
 from experiments.comparing.numbers import statistics
-from experiments.comparing.parts import curves
 from experiments.comparing.runs import reading
 from experiments.config import build
 
-REACH = 0.9  # a group stands beside a published value if it has a value at this share of its frames or later
+REACH = 0.9  # a run stands beside a published value if it has a value at this share of its frames or later
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Beside:
-    """One group at the last of its own x that is not beyond the published one."""
+    """One group: each run's last evaluation that is not beyond the published frames."""
 
     group: str
     pool: str  # as `scoring.Member.pool`
     at: int  # published frames
-    x: int  # ours
+    x: int  # least and most of ours
+    most: int
     summary: statistics.Summary
+    missing: int  # runs of the group that have no value from `REACH` on
     differs: tuple[str, ...]  # in which the protocols differ
 
 
@@ -86,7 +87,8 @@ def make(
 def table(found: Sequence[Published]) -> tuple[str, str, tuple[str, ...], tuple[tuple[Any, ...], ...]]:
     """What `tables.Table` takes: every published value, with the groups that come near it."""
     columns = ("task", "published", "frames", "its mean", "its std", "its runs", "its protocol", "group", "protocol")
-    columns += ("mean", "95 % interval", "n", "at frames", "protocols differ in", "source")
+    columns += ("mean", "95 % interval", "n", "at frames", "to frames", "runs without a value")
+    columns += ("protocols differ in", "source")
     rows = []
     for each in found:
         for place, x in enumerate(map(int, each.x)):
@@ -95,30 +97,41 @@ def table(found: Sequence[Published]) -> tuple[str, str, tuple[str, ...], tuple[
             ours = [own for own in each.beside if own.at == x]
             for own in ours:
                 s = own.summary
-                figures = (s.mean, s.mean_interval, s.n, own.x, "; ".join(own.differs))
+                at = (own.x, own.most if own.most > own.x else None, own.missing or None)
+                figures = (s.mean, s.mean_interval, s.n, *at, "; ".join(own.differs))
                 rows.append((*head, own.group, own.pool, *figures, each.source))
             if not ours:
-                rows.append((*head, *[None] * 7, each.source))
+                rows.append((*head, *[None] * 9, each.source))
     title = f"Published curves beside {scoring.RETURN}: neither averaged nor tested with these runs"
     return "published", title, columns, tuple(rows)
 
 
-_Group = tuple[scoring.Member, list[str], np.ndarray, np.ndarray]  # one of it, protocols, x [n], values [n, runs]
+_Group = tuple[scoring.Member, list[str], list[reading.Series | None]]  # one of it, protocols, the returns of each run
 
 
 def _groups(inside: Sequence[tuple[reading.Run, scoring.Member]]) -> list[_Group]:
-    """The runs of one task by group and protocol, each with its values at every x that one of them has."""
+    """The runs of one task by group and protocol."""
     together = collections.defaultdict[tuple[str, str], list[tuple[reading.Run, scoring.Member]]](list)
     for run, member in inside:
-        if scoring.RETURN in run.metrics and len(run.metrics[scoring.RETURN].x):
-            together[member.group, member.pool].append((run, member))
-    found = []
-    for own in together.values():
-        every = [run.metrics[scoring.RETURN] for run, _ in own]
-        x = np.unique(np.concatenate([series.x for series in every]))
-        values = np.stack([curves.interpolated(x, series.x, series.values) for series in every], axis=1)
-        found.append((own[0][1], sorted({member.protocol for _, member in own}), x, values))
-    return found
+        together[member.group, member.pool].append((run, member))
+    return [
+        (
+            own[0][1],
+            sorted({member.protocol for _, member in own}),
+            [run.metrics.get(scoring.RETURN) for run, _ in own],
+        )
+        for own in together.values()
+    ]
+
+
+def _last(series: reading.Series | None, frames: int) -> tuple[int, float] | None:
+    """(x, value) of the last row at or before `frames`; None where that is too early, or not finite."""
+    if series is None:
+        return None
+    place = int(np.searchsorted(series.x, frames, "right")) - 1
+    if place < 0 or series.x[place] < REACH * frames or not np.isfinite(series.values[place]):
+        return None
+    return int(series.x[place]), float(series.values[place])
 
 
 def _published(
@@ -129,17 +142,23 @@ def _published(
     played = ", ".join(f"{name} {shown(value)}" for name, value in study.protocol.items())
     beside = []
     for frames in curve.frames:
-        for member, hashes, x, values in every:
-            place = int(np.searchsorted(x, frames, "right")) - 1
-            if place < 0 or x[place] < REACH * frames or not np.isfinite(values[place]).any():
-                continue
-            differs = tuple(dict.fromkeys(told for each in hashes for told in _differs(study, protocols[each])))
-            summary = statistics.summary(values[place][np.isfinite(values[place])])
-            beside.append(
-                Beside(
-                    group=member.group, pool=member.pool, at=frames, x=int(x[place]), summary=summary, differs=differs
+        for member, hashes, runs in every:
+            last = [each for each in (_last(series, frames) for series in runs) if each]
+            if last:
+                at, values = zip(*last, strict=True)
+                differs = tuple(dict.fromkeys(told for each in hashes for told in _differs(study, protocols[each])))
+                beside.append(
+                    Beside(
+                        group=member.group,
+                        pool=member.pool,
+                        at=frames,
+                        x=min(at),
+                        most=max(at),
+                        summary=statistics.summary(np.asarray(values)),
+                        missing=len(runs) - len(last),
+                        differs=differs,
+                    )
                 )
-            )
     return Published(
         metric=scoring.RETURN,
         task=task,

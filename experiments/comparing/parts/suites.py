@@ -9,7 +9,8 @@ likewise over all games. Tasks are lists of scores [seeds], or [..., seeds], one
 import collections
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,14 @@ from agents import scores
 from experiments.comparing import groups, scoring
 from experiments.comparing.numbers import differences, statistics
 from experiments.comparing.numbers.statistics import Interval
+from experiments.comparing.parts import pairs
 
 MARKS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # human-normalised scores of the table of profiles
 
+NAMED = 10  # groups that a note names
+
 Tasks = Sequence[np.ndarray]
+_Groups = Mapping[str, dict[str, np.ndarray]]  # group -> game -> [seeds]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,7 @@ class Profile:
 
     group: str
     which: str
-    games: tuple[str, ...]  # which all groups have
+    games: tuple[str, ...]  # which all groups of several games have
     apart: tuple[str, ...]  # this group's others
     tau: np.ndarray  # human-normalised
     share: np.ndarray
@@ -103,21 +108,21 @@ class Scores:
         ]
 
     def contests(self, which: str) -> list[Contest]:
-        """Of each pair of groups that have several games in common."""
+        """Of each pair of groups that have several games in common; of too many groups, of each and the best."""
         found = []
-        for (value, _), own in self.groups.items():
+        for own in self._several(which):
             drawn = {}
-            for one, two in itertools.combinations(own, 2) if value == which else ():
+            for one, two in _chosen(own):
                 if len(own[one].keys() & own[two].keys()) > 1:
                     found.append(contest(which, (one, two), own[one], own[two], drawn))
         return found
 
     def profiles(self, which: str) -> list[Profile]:
-        """Over the games that all groups of one protocol have, if those are several."""
+        """Of the groups of several games of one protocol, over those that all of them have, if those are several."""
         found = []
-        for (value, _), own in self.groups.items():
-            games = [game for game in next(iter(own.values())) if all(game in has for has in own.values())]
-            if value == which and len(games) > 1:
+        for own in self._several(which):
+            games = _common(own)
+            if len(games) > 1:
                 tau = _levels([own[group][game] for group in own for game in games])
                 for group, has in own.items():
                     share, low, high = profile([has[game] for game in games], tau)
@@ -125,6 +130,59 @@ class Scores:
                     common = {"group": group, "which": which, "games": tuple(games), "apart": apart}
                     found.append(Profile(**common, tau=tau, share=share, low=low, high=high))
         return found
+
+    def notes(self, which: str) -> list[str]:
+        """What contests and profiles leave out."""
+        notes = []
+        for (value, _), every in self.groups.items():
+            own = _of_several(every)
+            if value != which or not own:
+                continue
+            if single := [f"{group} ({', '.join(games)})" for group, games in every.items() if group not in own]:
+                more = f" and {len(single) - NAMED:,} more" * (len(single) > NAMED)
+                notes.append(f"left out over games, with a single one: {'; '.join(single[:NAMED])}{more}")
+            if len(_common(own)) < 2:
+                notes.append(f"no performance profiles: the {len(own):,} groups of several games share fewer than two")
+            if math.comb(len(own), 2) > pairs.MOST:
+                notes.append(
+                    f"over games: {len(own):,} groups make more than {pairs.MOST:,} pairs, so each is compared with "
+                    f"{_best(own)} only, of the best mean among those of the most games, with {statistics.LEAST} seeds "
+                    "of each or more where there are such; luck may have chosen it"
+                )
+        return list(dict.fromkeys(notes))
+
+    def _several(self, which: str) -> Iterator[_Groups]:
+        """Of each protocol the groups of several games."""
+        for (value, _), every in self.groups.items():
+            if value == which and (own := _of_several(every)):
+                yield own
+
+
+def _of_several(every: _Groups) -> _Groups:
+    return {group: games for group, games in every.items() if len(games) > 1}
+
+
+def _common(own: _Groups) -> list[str]:
+    """The games that all groups have."""
+    return [game for game in next(iter(own.values())) if all(game in games for games in own.values())]
+
+
+def _chosen(own: _Groups) -> Iterator[tuple[str, str]]:
+    """All pairs; of too many groups, each beside the best."""
+    if math.comb(len(own), 2) <= pairs.MOST:
+        return itertools.combinations(own, 2)
+    best = _best(own)
+    return ((best, group) for group in own if group != best)
+
+
+def _best(own: _Groups) -> str:
+    """The one of the most games, of enough seeds of each for a verdict if one has them, of the best mean."""
+
+    def place(group: str) -> tuple[int, bool, float]:
+        tasks = list(own[group].values())
+        return len(tasks), min(map(len, tasks)) >= statistics.LEAST, mean(tasks)
+
+    return max(own, key=place)
 
 
 # ---- one group ----

@@ -1,6 +1,7 @@
 """Final evaluations, as `experiments.evaluate` really writes them."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def test_agents_evaluations_are_averaged_by_protocol(tmp_path):
             (place / "evaluation.json").write_text(json.dumps({"frames": 640 + seed, "step": 3, **content}))
     found = _report(*sorted(tmp_path.iterdir()))
     plain, sticky = found.finals
+    assert plain.summary and sticky.summary
     assert (plain.metric, plain.at, plain.summary.mean, sticky.summary.mean) == (
         "final/episode_return",
         (640, 641),
@@ -52,7 +54,7 @@ def test_agents_evaluations_are_averaged_by_protocol(tmp_path):
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["n"], row["at"], row["judged by"]) == (2, "640 to 641", "sticky 0, episodes 2")
     (forced,) = _report(*sorted(tmp_path.iterdir()), protocols="any").finals
-    assert forced.summary.n == 3
+    assert forced.summary and forced.summary.n == 3
     assert found.metrics == {"eval/episode_return": "higher"}  # of the rows alone
 
 
@@ -66,11 +68,41 @@ def test_models_of_images_have_every_figure_of_every_part(tmp_path):
     }
     (place / "evaluation.json").write_text(json.dumps({"images": 100, "command": "x", **parts}))
     found = _report(place)
-    assert {each.metric: each.summary.mean for each in found.finals} == {
+    assert {each.metric: each.summary.mean for each in found.finals if each.summary} == {
         "final/loss": 1.5,
         "final/fid": 2.5,
         "final/recall": 0.5,
     }
+
+
+@pytest.mark.parametrize("protocols", ["apart", "any"])
+def test_figures_of_one_name_in_two_parts_are_two(protocols, tmp_path):
+    base = folders.settings("experiment=vae/fashion_mnist", "tracker=none")
+    for seed in range(2):
+        place = folders.write(tmp_path / str(seed), base, {"eval/elbo": [3.0]}, unit="images", seed=seed)
+        parts = {
+            "held_out": {"bits_per_dim": 4.0 + seed, "elbo": 1.0, "protocol": {"split": "test"}},
+            "likelihood": {"bits_per_dim": 3.0 + seed, "protocol": {"samples": 100}},
+        }
+        (place / "evaluation.json").write_text(json.dumps({"images": 100, **parts}))
+    found = _report(*sorted(tmp_path.iterdir()), metrics=("eval/elbo",), protocols=protocols)
+    assert {each.metric: (each.summary.n, each.summary.mean) for each in found.finals if each.summary} == {
+        "final/held_out/bits_per_dim": (2, 4.5),
+        "final/likelihood/bits_per_dim": (2, 3.5),
+        "final/elbo": (2, 1.0),
+    }
+
+
+def test_a_pipe_and_deep_nesting_are_told(tmp_path):
+    base = folders.settings("experiment=dqn/cartpole")
+    pipe = folders.write(tmp_path / "pipe", base, [1.0], seed=0)
+    os.mkfifo(pipe / "evaluation.json")
+    deep = folders.write(tmp_path / "deep", base, [1.0], seed=1)
+    nested = '{"a": ' * 900 + "1" + "}" * 900
+    (deep / "evaluation.json").write_text(f'{{"frames": 1, "x": {{"protocol": {nested}}}}}')
+    found = _report(pipe, deep)
+    assert f"{pipe / 'evaluation.json'}: cannot be read: is not a regular file" in found.notes
+    assert any(note.startswith(f"{deep / 'evaluation.json'}: cannot be read: Recursion") for note in found.notes)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"frames": null}', '{"frames": 1, "agents": {}}', '{"images": 1}'])
@@ -88,6 +120,19 @@ def test_unfinished_runs_are_apart(tmp_path):
         content = agents.content({"trained": _scores([1.0 + seed])})
         (place / "evaluation.json").write_text(json.dumps({"frames": 100, **content}))
     (apart,) = _report(*sorted(tmp_path.iterdir()), group=("learner",)).finals
-    assert apart.summary.n == 1 and "running at 100 of 900 frames" in apart.missing[0][1]
+    assert apart.summary and apart.summary.n == 1 and "running at 100 of 900 frames" in apart.missing[0][1]
     (counted,) = _report(*sorted(tmp_path.iterdir()), group=("learner",), unfinished="counted").finals
-    assert counted.summary.n == 2
+    assert counted.summary and counted.summary.n == 2
+
+
+def test_a_group_of_which_no_run_is_done_stays(tmp_path):
+    base = folders.settings("experiment=dqn/cartpole", "tracker=none")
+    place = folders.write(tmp_path / "0", base, [1.0], budget=900)
+    content = agents.content({"trained": _scores([1.0])})
+    (place / "evaluation.json").write_text(json.dumps({"frames": 100, **content}))
+    found = _report(place)
+    (final,) = found.finals
+    assert (final.summary, final.values, final.at) == (None, (), (100, 100))
+    (table,) = [each for each in tables.tables(found) if each.name == "evaluations"]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["n"] == 0 and f"not in it: {place}, running at 100 of 900 frames" in row["to know"]

@@ -100,6 +100,23 @@ def test_many_numbers_are_put_into_bins(base, tmp_path):
     assert found.levels[0].number == pytest.approx(rates[1])
 
 
+@pytest.mark.parametrize(
+    "others, counts",
+    [([*range(1, 9)], [30, 8]), ([*range(-8, 0)], [8, 30]), ([*range(-4, 0), *range(1, 6)], [4, 30, 5])],
+)
+def test_a_value_of_most_runs_has_a_bin_of_its_own(others, counts):
+    names, numbers, codes = parameters._levels([0.0] * 30 + [float(n) for n in others])
+    assert np.bincount(codes).tolist() == counts
+    assert names[codes[0]] == "0" and numbers[codes[0]] == 0 and set(codes[:30]) == {codes[0]}
+
+
+def test_a_setting_that_most_runs_leave_at_its_least_is_in_the_tables(base, tmp_path):
+    for number, value in enumerate([0.0] * 30 + [float(n) for n in range(1, 9)]):
+        folders.write(tmp_path / str(number), base, [float(value > 0)], seed=number, gamma=value)
+    (found,) = _report(*sorted(tmp_path.iterdir())).parameters
+    assert [(level.n, level.mean) for level in found.levels] == [(30, 0.0), (8, 1.0)] and (found.share or 0) > 0.9
+
+
 def test_values_of_every_kind_are_levels(base, tmp_path):
     odd = [None, True, "a", [1, 2], {"b": 1}, 3, 0.5, "3"]
     for number, value in enumerate(odd):

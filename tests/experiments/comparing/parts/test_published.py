@@ -53,11 +53,14 @@ def test_groups_stand_beside_at_the_last_x_before(base, tmp_path):
     dqn, btr = found.published
     assert (dqn.label, btr.label, dqn.axis, dqn.runs) == ("Dopamine DQN", "Beyond the Rainbow", "frames", 5)
     first, second = dqn.beside
-    assert (first.at, first.x, first.summary.n) == (1_000_000, 960_000, 2)  # the third seed has not begun
-    ours = [10.0, 1.0 + 10 * (960 - 950) / 950]
+    assert (first.at, first.x, first.most) == (1_000_000, 950_000, 960_000)
+    assert (first.summary.n, first.missing) == (2, 1)  # the third seed has not begun
+    ours = [10.0, 1.0]  # own values of seeds 0 and 1, nothing between two of them
     assert first.summary.mean == pytest.approx(np.mean(ours))
     assert first.summary.mean_interval == pytest.approx(statistics.mean_interval(np.asarray(ours)))
-    assert (second.at, second.x, second.summary.n) == (2_000_000, 1_900_000, 2)
+    # Seed 0 has ended too early, seed 2 has no value between 1.8 and 2 M.
+    assert (second.at, second.x, second.most, second.summary.mean) == (2_000_000, 1_900_000, 1_900_000, 11.0)
+    assert (second.summary.n, second.missing) == (1, 2)
     assert first.differs == ("training scores there, evaluations here", "sticky 0.25 there, 0 here")
     assert btr.beside[0].differs == ("sticky 0.25 there, 0 here", "episodes 100 there, not said here")
     assert "sticky 0.25, epsilon 0.01, frame_cap 108,000; mean of 5 runs" in dqn.protocol
@@ -65,7 +68,19 @@ def test_groups_stand_beside_at_the_last_x_before(base, tmp_path):
     (table,) = [each for each in tables.tables(found) if each.name == "published"]
     assert len(table.rows) == 8 + 11
     row = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (row["frames"], row["its mean"], row["its std"], row["at frames"]) == (1_000_000, -20.35, 0.12, 960_000)
+    assert (row["frames"], row["its mean"], row["its std"]) == (1_000_000, -20.35, 0.12)
+    assert (row["at frames"], row["to frames"], row["runs without a value"]) == (950_000, 960_000, 1)
+    assert table.rows[1][table.columns.index("to frames")] is None
+
+
+def test_seeds_that_end_just_before_stay(base, tmp_path):
+    for seed, (every, rows) in enumerate([(990_000, 1), (500_000, 3), (1_000_000, 1)]):
+        folders.write(tmp_path / str(seed), base, [float(10 * seed)] * rows, every=every, seed=seed)
+    folders.write(tmp_path / "3", base, {"loss/td": [1.0]}, seed=3)
+    (dqn,) = _report(*sorted(tmp_path.iterdir()), published=("dqn",), group=("learner",)).published
+    (beside,) = dqn.beside
+    assert (beside.x, beside.most, beside.summary.n, beside.missing) == (990_000, 1_000_000, 3, 1)
+    assert beside.summary.mean == 10.0
 
 
 def test_what_was_not_published_is_said(base, tmp_path):

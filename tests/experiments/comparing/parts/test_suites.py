@@ -1,6 +1,7 @@
 """Figures over games against rliable 1.2, hand-computed values, and by simulation."""
 
 import importlib.util
+import pathlib
 import sys
 import types
 from typing import Any
@@ -8,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.comparing import coverage
+from experiments.comparing import coverage, scoring
 from experiments.comparing.numbers import statistics
-from experiments.comparing.parts import suites
+from experiments.comparing.parts import pairs, suites
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,59 @@ def test_verdicts_over_games_say_what_they_lack():
     assert 0.77 < np.mean(suites.apart(list(one), list(two + 0.5))[2] <= 0.05) < 0.85
     flat = {"a": np.ones(3), "b": np.ones(3)}
     assert suites.contest("last", ("x", "y"), flat, flat).told.endswith("all seeds of a game score the same")
+
+
+# ---- which groups ----
+
+
+def _scores(**own: dict[str, list[float]]) -> suites.Scores:
+    """Of groups by name, the returns of each of their games."""
+    cells = [
+        scoring.Cell(
+            metric=scoring.RETURN,
+            which="last",
+            group=group,
+            task=game,
+            protocol="one",
+            values=tuple((seed, pathlib.Path(f"{group}-{game}-{seed}"), value) for seed, value in enumerate(values)),
+            missing=(),
+            summary=statistics.summary(np.asarray(values)),
+            human_normalised=None,
+            warnings=(),
+        )
+        for group, games in own.items()
+        for game, values in games.items()
+    ]
+    return suites.Scores(cells, {"one": {}})
+
+
+def test_a_group_of_one_game_removes_no_profiles_and_is_named():
+    both = {"pong": [1.0, 2.0, 3.0], "breakout": [5.0, 6.0, 9.0]}
+    found = _scores(a=both, b={**both, "qbert": [10.0]}, c={"qbert": [4.0]})
+    profiles = found.profiles("last")
+    assert [(each.group, each.games, each.apart) for each in profiles] == [
+        ("a", ("pong", "breakout"), ()),
+        ("b", ("pong", "breakout"), ("qbert",)),
+    ]
+    assert found.notes("last") == ["left out over games, with a single one: c (qbert)"]
+    assert found.notes("at") == [] and _scores(a={"pong": [1.0]}, b={"qbert": [1.0]}).notes("last") == []
+
+
+def test_groups_without_games_in_common_have_no_profiles_and_that_is_said():
+    found = _scores(a={"pong": [1.0], "breakout": [5.0]}, b={"pong": [1.0], "qbert": [5.0]})
+    assert found.profiles("last") == [] and found.contests("last") == []
+    assert found.notes("last") == ["no performance profiles: the 2 groups of several games share fewer than two"]
+
+
+def test_of_too_many_groups_each_meets_the_best_of_the_most_games(monkeypatch):
+    games = lambda *values: {"pong": list(values), "breakout": list(values)}
+    every = {"low": games(1.0, 2.0, 3.0), "good": games(4.0, 5.0, 6.0), "lucky": games(20.0), "other": games(2.0, 1.0)}
+    found = _scores(**every, alone={"pong": [21.0, 21.0, 21.0]})
+    assert len(found.contests("last")) == 6 and len(found.notes("last")) == 1
+    monkeypatch.setattr(pairs, "MOST", 5)
+    against = [(each.first, each.second) for each in found.contests("last")]
+    assert against == [("good", "low"), ("good", "lucky"), ("good", "other")]
+    assert "4 groups make more than 5 pairs, so each is compared with good only" in found.notes("last")[1]
 
 
 # ---- what they promise ----
