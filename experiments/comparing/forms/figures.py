@@ -47,7 +47,7 @@ def write(found: report.Report, out: Path) -> list[tuple[str, str]]:
     """Writes all of them into the folder `out`: (title, file name) of each figure, in the order of the report."""
     if not found.curves:
         return []
-    (out / "curves.csv").write_text(writing.as_csv(table(found.curves)))
+    (out / "curves.csv").write_text(writing.as_csv(table(found.curves)), encoding="utf-8", errors="surrogateescape")
     named = dict[str, str]()
     colours = {group: number for number, group in enumerate(found.labels)}
     written = []

@@ -2,8 +2,10 @@
 
 A block is a plain mapping, for the page and for report.json:
   title, task: text
-  items: [{group, seed, caption, src, file}], `src` a relative place or a data: URI, `file` where it lies in the run
-  notes: what is missing or unlike, in lines
+  items: [{group, name, seed, caption, src, file}], `name` what is shown of the group (with its protocol where it has
+    several), `src` a place in the report's folder or a data: URI, `file` where it lies in the run
+  notes: what is missing, unlike or left out, in lines
+A block may have notes alone. The last one says what `media_limit` left out of all of them.
 Grids of samples have the real images in front, where the run's data lie on this machine and are quick to read.
 """
 
@@ -11,14 +13,15 @@ import base64
 import collections
 import contextlib
 import dataclasses
+import errno
 import io
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from core import files
 from experiments.comparing import report, scoring
 from experiments.comparing.forms import writing
 from experiments.config import build, saved
@@ -45,7 +48,7 @@ def blocks(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Copies (`beside`) or encodes (`inside`) what is to be seen: the blocks, and what it cost or left out in lines.
 
-    Beside, files go into `out`/media/; what an earlier report left there goes. Files beyond `limit` bytes are left out.
+    Beside, files go into `out`/media/. Files beyond `limit` bytes are left out.
     """
     if mode == "none":
         return [], []
@@ -55,22 +58,24 @@ def blocks(
         by_task[member.task].append(member)
     for task, members in by_task.items():
         kept = {member.folder: _files(member.folder) for member in members}
-        names = {name for files in kept.values() for name in files}
+        names = {name for own in kept.values() for name in own}
         for name in sorted(names, key=lambda name: (name != "samples", name)):
             made.append(_block(task, name, members, kept, store))
-    return [block for block in made if block["items"]], store.told()
+    if beyond := store.beyond():
+        made.append({"title": "Left out", "task": "", "items": [], "notes": [beyond]})
+    return made, store.told()
 
 
 def links(made: Sequence[Mapping[str, Any]]) -> str:
-    """The blocks in Markdown; nothing of what lies inside the page."""
+    """The blocks in Markdown: what lies beside the page, and all notes."""
     lines = []
     for block in made:
         shown = [item for item in block["items"] if not item["src"].startswith("data:")]
-        lines += ["", f"## {writing.escaped(block['title'])}", ""] if shown else []
+        lines += ["", f"## {writing.escaped(block['title'])}", ""] if shown or block["notes"] else []
         for item in shown:
-            text = writing.escaped(f"{item['group']}: {item['caption']}")
+            text = writing.escaped(f"{item['name']}: {item['caption']}")
             lines += [f"- {text}", "", f"  {'!' * item['src'].endswith('.png')}[{text}]({item['src']})"]
-        lines += [f"- {writing.escaped(note)}" for note in block["notes"]] if shown else []
+        lines += [f"- {writing.escaped(note)}" for note in block["notes"]]
     return "\n".join(lines) + "\n" if lines else ""
 
 
@@ -80,20 +85,20 @@ def content(made: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**block, "items": [bare(item) for item in block["items"]]} for block in made]
 
 
-def remove(out: Path) -> None:
-    """Deletes the files that the report.json in `out` names, and nothing else."""
-    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-        for block in json.loads((out / "report.json").read_bytes()).get("media", ()):
+def remove(out: Path, made: Any) -> None:
+    """Deletes the files that `made`, the blocks of an earlier report.json, names in `out`, and nothing else."""
+    with contextlib.suppress(KeyError, AttributeError, TypeError):
+        for block in made:
             for item in block["items"]:
-                if re.fullmatch(rf"{FOLDER}/[0-9]{{4}}-[A-Za-z0-9-]*\.(png|mp4|gif)", src := item.get("src", "")):
+                if re.fullmatch(rf"{FOLDER}/[0-9]{{4,}}-[A-Za-z0-9-]*\.(png|mp4|gif)", src := item.get("src", "")):
                     (out / src).unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> dict[str, dict[int, Path]]:
     """A run's pictures and films: name -> frames or images -> file; of a film as MP4 and GIF the MP4."""
     found = collections.defaultdict[str, dict[int, Path]](dict)
-    for place, _, files in os.walk(folder / "media"):
-        for file in sorted(files):
+    for place, _, names in os.walk(folder / "media"):
+        for file in sorted(names):
             path = Path(place) / file
             if match := _FILE.fullmatch(path.relative_to(folder / "media").as_posix()):
                 name, x = match[1], int(match[2])
@@ -121,8 +126,8 @@ def _block(
     common = set[int].intersection(*map(set, at))
     target = max(common) if common else min(map(max, at))
     shown = [
-        _Shown(member, x := min(files, key=lambda x: (abs(x - target), -x)), files[x])
-        for member, files in zip(chosen, at, strict=True)
+        _Shown(member, x := min(own, key=lambda x: (abs(x - target), -x)), own[x])
+        for member, own in zip(chosen, at, strict=True)
     ]
     unlike = len({member.group for member in chosen}) < len(chosen)
     without = {member.group for member in members} - {group for group, _ in groups}
@@ -132,9 +137,9 @@ def _block(
         notes.append(f"there are none at the same {chosen[0].unit} in all groups: the nearest are shown")
     items = list(_real(chosen[0], name, store, notes))
     for each in shown:
-        group = each.member.group + f" (protocol {each.member.pool})" * unlike
+        group, more = each.member.group, f" (protocol {each.member.pool})" * unlike
         caption = f"seed {each.member.seed}, {each.x:,} {each.member.unit}"
-        items += store.add(each.path, group=group, seed=each.member.seed, caption=caption, notes=notes)
+        items += store.add(each.path, group=group, more=more, seed=each.member.seed, caption=caption, notes=notes)
     return {"title": f"{task}: {name}", "task": task, "items": items, "notes": notes}
 
 
@@ -146,28 +151,47 @@ class _Store:
         self._bytes, self._count, self._left = 0, 0, list[int]()
 
     def add(
-        self, source: Path | bytes, *, group: str, seed: Any, caption: str, notes: list[str], plain: str = ""
+        self,
+        source: Path | bytes,
+        *,
+        group: str,
+        more: str = "",
+        seed: Any,
+        caption: str,
+        notes: list[str],
+        plain: str = "",
     ) -> list[dict[str, Any]]:
-        """One item, or none where the file is left out."""
-        suffix = ".png" if isinstance(source, bytes) else source.suffix
+        """One item, or none where the file is left out. `more` stands behind the group's name."""
+        suffix, name = ".png" if isinstance(source, bytes) else source.suffix, group + more
         try:
-            size = len(source) if isinstance(source, bytes) else source.stat().st_size
-            size = size if self._mode == "beside" else 4 * -(-size // 3)
-            if self._bytes + size > self._limit:
+            content, size = self._read(source)
+            if content is None:
                 self._left.append(size)
-                notes.append(f"{group}: left out, as all files together may have {self._limit:,} bytes (media_limit)")
+                notes.append(f"{name}: left out, as all files together may have {self._limit:,} bytes (media_limit)")
                 return []
-            content = source if isinstance(source, bytes) else source.read_bytes()
             if not _is_whole(content, suffix):
-                notes.append(f"{group}: {source}: is no {suffix[1:].upper()}, or is cut short")
+                notes.append(f"{name}: {source}: is no {suffix[1:].upper()}, or is cut short")
                 return []
-            src = self._place(content, suffix, plain or f"{Path(str(source)).stem}-{group}")
+            src = self._place(content, suffix, plain or f"{Path(str(source)).stem}-{name}")
         except OSError as error:
-            notes.append(f"{group}: {source}: {error.strerror}")
+            notes.append(f"{name}: {source}: {error.strerror}")
             return []
         self._bytes, self._count = self._bytes + size, self._count + 1
         file = "" if isinstance(source, bytes) else str(source)
-        return [{"group": group, "seed": seed, "caption": caption, "src": src, "file": file}]
+        return [{"group": group, "name": name, "seed": seed, "caption": caption, "src": src, "file": file}]
+
+    def _read(self, source: Path | bytes) -> tuple[bytes | None, int]:
+        """What the file holds, None if there is no room for it, and the bytes that it takes here."""
+        beside, left = self._mode == "beside", self._limit - self._bytes
+        room = left if beside else left // 4 * 3
+        try:
+            content = source if isinstance(source, bytes) else files.read(source, most=room)
+            size = len(content)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            content, size = None, Path(str(source)).stat().st_size
+        return content if size <= room else None, size if beside else 4 * -(-size // 3)
 
     def _place(self, content: bytes, suffix: str, name: str) -> str:
         if self._mode == "inside":
@@ -181,10 +205,14 @@ class _Store:
     def told(self) -> list[str]:
         where = f"in {self._out / FOLDER}" if self._mode == "beside" else "inside the page"
         lines = [f"media: {self._count} files, {self._bytes:,} bytes {where}"] if self._count else []
-        if self._left:
-            beyond = f"of {sum(self._left):,} bytes are left out: all together may have {self._limit:,}"
-            lines.append(f"media: {len(self._left)} files {beyond}; media_limit=<bytes> takes more")
-        return lines
+        return [*lines, f"media: {beyond}"] if (beyond := self.beyond()) else lines
+
+    def beyond(self) -> str:
+        """What is left out; empty if nothing is."""
+        if not self._left:
+            return ""
+        size = f"{len(self._left)} files of {sum(self._left):,} bytes"
+        return f"{size} are left out: all together may have {self._limit:,}; media_limit=<bytes> takes more"
 
 
 def _is_whole(content: bytes, suffix: str) -> bool:

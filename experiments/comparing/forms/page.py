@@ -19,7 +19,7 @@ import numpy as np
 from experiments.comparing import groups, report, scoring
 from experiments.comparing.forms import tables, writing
 from experiments.comparing.parts import curves, published
-from experiments.comparing.runs import reading
+from experiments.comparing.runs import reading, rows
 
 _FOLDER = Path(__file__).parent / "page"
 _STYLES = ("uPlot.min.css", "report.css")
@@ -34,14 +34,14 @@ def render(
     command: str = "",
     written: str = "",
     files: Sequence[str] = (),
+    beside: str = "",
     media: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The whole page. `files` lie beside it and are linked.
+    """The whole page. `files` are linked; they lie in the folder `beside` (a relative URL that ends in /, or empty).
 
-    `media` are blocks {title, task, items: [{group, seed, caption, src}]}: `src` is a path relative to the page, or a
-    data: URI of an image or a video.
+    `media` are blocks as `media.blocks` makes them.
     """
-    style, script = ("\n".join((_FOLDER / name).read_text() for name in names) for names in (_STYLES, _SCRIPTS))
+    style, script = ("\n".join((_FOLDER / name).read_text("utf-8") for name in names) for names in (_STYLES, _SCRIPTS))
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
@@ -51,15 +51,16 @@ def render(
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        data=packed(content(found, every, files=files, media=media)),
+        data=packed(content(found, every, files=files, beside=beside, media=media)),
         found=found,
         counts={name: states.count(name) for name in dict.fromkeys(states)},
         short=[(member.folder, scoring.ended(member)) for member in found.members if member.state != reading.DONE],
-        licence=(_FOLDER / "uPlot.LICENSE").read_text(),
+        licence=(_FOLDER / "uPlot.LICENSE").read_text("utf-8"),
         method=writing.method(found, text=str),
         command=command,
         written=written,
         files=files,
+        beside=beside,
     )
 
 
@@ -68,6 +69,7 @@ def content(
     every: Sequence[tables.Table],
     *,
     files: Sequence[str] = (),
+    beside: str = "",
     media: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What the scripts show; arrays stay arrays."""
@@ -92,6 +94,7 @@ def content(
             }
             for table in every
         ],
+        "beside": beside,
         "media": list(media),
     }
 
@@ -180,8 +183,8 @@ def _runs(found: report.Report, number: Mapping[str, int]) -> list[dict[str, Any
 
 def _setting(value: Any) -> Any:
     """A number as a number, all else as text."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else groups.shown(value)
+    number = rows.number(value)
+    return number if number is not None and math.isfinite(number) else groups.shown(value)
 
 
 class _Arrays:

@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments.comparing import groups, scoring
 from experiments.comparing.numbers import statistics
+from experiments.comparing.runs import rows
 
 ALL = "all of them together"  # the key of the row whose levels are the combinations of all settings
 LEVELS, BINS = 8, 4  # numbers with more levels are put into so many bins of about equal counts
@@ -147,8 +148,8 @@ def _bins(numbers: np.ndarray) -> _Levels:
 
 
 def _number(value: Any) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if number else None
+    number = rows.number(value)
+    return number if number is not None and math.isfinite(number) else None
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of vast scores

@@ -6,14 +6,15 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 from playwright import sync_api
 
+from core import media as core_media
+from core import types
 from experiments.comparing import report, scoring
-from experiments.comparing.forms import page, tables
+from experiments.comparing.forms import media, page, tables
 from experiments.comparing.parts import curves, published
 from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
@@ -338,29 +339,52 @@ def _thinned(curve: curves.Curve) -> dict:
     return {"lines": tuple(half(line) if line.rows == 3_000 else line for line in curve.lines)}
 
 
-def test_media_beside_the_page_are_shown_and_played_together(found, browser, tmp_path: pathlib.Path):
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "grid <1>.png")
-    for name in ("a.mp4", "b.mp4"):
-        writer = imageio_ffmpeg.write_frames(str(tmp_path / name), (32, 32), fps=10)
-        writer.send(None)
-        for shade in range(0, 200, 10):
-            writer.send(bytes([shade]) * 32 * 32 * 3)
-        writer.close()
-    groups = list(found.labels)
-    item = lambda group, src: {"group": group, "seed": 3, "caption": None, "src": src}
-    blocks = [
-        {"title": "Episodes", "task": "pong", "items": [item(groups[0], "a.mp4"), item(groups[1], "b.mp4")]},
-        {"title": "Samples", "task": None, "items": [item(groups[0], "grid%20%3C1%3E.png")]},
-    ]
-    place = written(found, tmp_path, media=blocks)
-    with watched(browser, place, media=("a.mp4", "b.mp4", "grid <1>.png")) as tab:
-        media = tab.locator("#media")
-        media.scroll_into_view_if_needed()
+def test_media_beside_the_page_are_shown_and_played_together(base, browser, tmp_path: pathlib.Path):
+    """Lag 0 was judged by two protocols, lag 2 has no film, and there is no room for lag 1's picture."""
+    places = []
+    for name, lag, sticky in (("a", 0, 0.0), ("b", 0, 0.25), ("c", 1, 0.0), ("d", 2, 0.0)):
+        place = folders.write(tmp_path / "runs" / name, base, [1.0, sticky], lag=lag, protocol={"sticky": sticky})
+        (place / "media").mkdir()
+        places.append(place)
+        if lag < 2:
+            shades = np.arange(0, 200, 10, np.uint8)[:, None, None, None]
+            film = types.Video(frames=np.broadcast_to(shades, (20, 32, 32, 3)), frames_per_second=10)
+            core_media.write_mp4(place / "media" / "play-200.mp4", film)
+    Image.new("RGB", (8, 8), "red").save(places[0] / "media" / "view-200.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(
+        places[2] / "media" / "view-200.png"
+    )
+    found = made(*places, group=("lag",))
+    out = tmp_path / "a #1"
+    blocks, _ = media.blocks(found, out, "beside", limit=20_000)
+    names = [item["src"] for block in blocks for item in block["items"]]
+    page_of = written(found, tmp_path, media=blocks, beside="a%20%231/")
+    with watched(browser, page_of, media=[f"a #1/{name}" for name in names]) as tab:
+        section = tab.locator("#media")
+        section.scroll_into_view_if_needed()
         until(tab, "document.querySelector('#media img')?.naturalWidth === 8")
-        media.get_by_role("button", name="Play all from the start").click()
+        section.get_by_role("button", name="Play all from the start").click()
         until(tab, "[...document.querySelectorAll('video')].every((each) => each.currentTime > 0 && !each.paused)")
-        tab.locator(f"#groups li[data-group='{groups[0]}'] input").uncheck()
-        assert media.locator("figure:visible").count() == 1
+        shown = section.locator("figcaption").all_text_contents()
+        films = [f"{m.group} (protocol {m.protocol}): seed 0, 200 frames" for m in found.members[:3]]
+        assert len(set(films)) == 3 and shown == [*films, "lag=0: seed 0, 200 frames"]
+        assert section.locator("h3").all_inner_texts() == ["CartPole-v1: play", "CartPole-v1: view", "Left out"]
+        told = section.locator("li").all_inner_texts()
+        assert told[:2] == ["lag=2: has none", "lag=2: has none"]
+        assert told[2].startswith("lag=1: left out") and told[3].startswith("1 files of ") and len(told) == 4
+        tab.locator("#groups li[data-group='lag=0'] input").uncheck()
+        assert section.locator("figure:visible").count() == 1
+
+
+def test_higher_and_lower_are_told_as_decided(base, browser, tmp_path: pathlib.Path):
+    places = [
+        folders.write(tmp_path / f"{lag}{seed}", base, {"grad/norm": [10.0 * (lag == 9) + seed]}, lag=lag, seed=seed)
+        for lag in range(10)
+        for seed in range(3)
+    ]
+    with watched(browser, written(made(*places, metrics=("grad/norm",)), tmp_path)) as tab:
+        told = [" ".join(each.split()) for each in tab.locator(".sentences li").all_inner_texts()]
+    assert len(told) == 8 and all(each.startswith("lag=9 higher than lag=") for each in told)
 
 
 @pytest.mark.long
@@ -420,8 +444,8 @@ def test_names_of_strangers_stay_text(base, browser, tmp_path: pathlib.Path):
             )
         (places[-1] / "error.txt").write_text(f"{text}\n")
     found = made(*places, metrics=("eval/*",), group=("lag",))
-    media = [{"title": HOSTILE[0], "task": HOSTILE[1], "items": []}]
-    place = written(found, tmp_path, command=" ".join(HOSTILE), media=media, files=["report.md", HOSTILE[1]])
+    blocks = [{"title": HOSTILE[0], "task": HOSTILE[1], "items": [], "notes": [HOSTILE[2]]}]
+    place = written(found, tmp_path, command=" ".join(HOSTILE), media=blocks, files=["report.md", HOSTILE[1]])
     assert "hacked=1</script>" not in place.read_text() and "<img" not in place.read_text()
     with watched(browser, place) as tab:
         figure(tab)

@@ -403,6 +403,25 @@ def test_environments_that_differ_are_told(base, tmp_path: pathlib.Path, monkeyp
     assert key == "git.revision" and values[str(tmp_path / "runs" / "1")] == "def"
 
 
+def test_files_of_another_tool_or_page_stay(base, tmp_path: pathlib.Path, monkeypatch, capsys):
+    folders.write(tmp_path / "run", base, [1.0])
+    for name, text in (("a", '{"files": ["train.csv"], "media": [{}]}'), ("b", "{"), ("c", "[]"), ("d", None)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "train.csv").write_text("1,2\n")
+        os.mkfifo(folder / "report.json") if text is None else (folder / "report.json").write_text(text)
+        for out in (f"{folder}", f"{folder}.html"):
+            told = refused(monkeypatch, capsys, f"runs={tmp_path}/nowhere", f"out={out}")
+            assert told == f"out: {folder} holds a report.json that compare did not write; name another folder\n"
+        assert {path.name for path in folder.iterdir()} == {"train.csv", "report.json"}
+    monkeypatch.setattr(sys, "argv", ["compare.py", f"runs={tmp_path}/run", f"out={tmp_path}/page.html"])
+    compare.main()
+    told = refused(monkeypatch, capsys, f"runs={tmp_path}/run", f"out={tmp_path}/page")
+    assert told == f"out: {tmp_path}/page holds the files of the page ../page.html; name another\n"
+    monkeypatch.setattr(sys, "argv", ["compare.py", f"runs={tmp_path}/run", f"out={tmp_path}/page.html"])
+    compare.main()
+
+
 def test_mistakes_are_told_before_anything_is_written(base, tmp_path: pathlib.Path, monkeypatch, capsys):
     folders.write(tmp_path / "runs" / "0", base, [1.0])
     monkeypatch.chdir(tmp_path)
@@ -415,11 +434,13 @@ def test_mistakes_are_told_before_anything_is_written(base, tmp_path: pathlib.Pa
     )
     assert told("runs=runs", "reach=nan") == "reach=nan: must be a finite score\n"
     assert told("runs=runs", "at=0") == "at=0: must be at least 1 frame or image\n"
-    assert told("runs=runs", "out=report.md").startswith("out=report.md: names the page (.html) or a folder")
+    for name in ("report.md", "fid.SVG", "fid.png", "fid.pdf"):
+        assert told("runs=runs", f"out={name}").startswith(f"out={name}: names the page (.html) or a folder")
     (tmp_path / "runs" / "page.html").mkdir()
     assert "runs/page.html is a folder" in told("runs=runs", "out=runs/page.html")
     (tmp_path / "runs" / "page.html").rmdir()
     assert "metrics.jsonl is a file; name a folder" in told("runs=runs", "out=runs/0/metrics.jsonl/report.html")
+    assert "metrics.jsonl is a file; name a folder" in told("runs=runs", "out=runs/0/metrics.jsonl/a/b")
     assert told("runs=runs", "protocols=all").startswith("protocols=all: should be 'apart' or 'any'")
     (tmp_path / "runs" / "0" / "metrics.jsonl").unlink()
     assert "no run that can be read\n" in told("runs=runs")

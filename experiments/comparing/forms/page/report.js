@@ -41,7 +41,7 @@ function verdictSentences({ columns, rows }) {
   const at = Object.fromEntries(columns.map((name, i) => [name.trim(), i]));
   const index = new Map(report.groups.map((name, i) => [name, i]));
   const kind = (row) => row[at.verdict].split(/[:,]/, 1)[0];
-  const isDecided = (row) => kind(row) === "better" || kind(row) === "worse";
+  const isDecided = (row) => ["better", "worse", "higher", "lower"].includes(kind(row));
   const name = (group) => (index.has(group) ? groupName(index.get(group)) : group);
   const sentence = (row) => el("li", {}, name(row[at.group]),
     el("span", { class: verdictClass(row[at.verdict]) }, ` ${row[at.verdict]} `), isDecided(row) ? "than " : "against ",
@@ -68,26 +68,30 @@ function verdictSentences({ columns, rows }) {
   return el("div", {}, counted, list);
 }
 
-/** Blocks of images and videos side by side. */
+/** Blocks of images and videos side by side, and what is said of them. */
 function mediaSection() {
-  const blocks = report.media.map(({ title, task, items }) => {
+  const blocks = report.media.map(({ title, items, notes }) => {
     const videos = [];
-    const figures = items.map(({ group, seed, caption, src }) => {
+    const figures = items.map(({ group, name, caption, src: place }) => {
+      const src = place.startsWith("data:") ? place : report.beside + place;
       const isVideo = /\.(mp4|webm)$/i.test(src) || src.startsWith("data:video/");
-      const text = caption ?? [group, seed === null || seed === undefined ? null : `seed ${seed}`].filter(Boolean).join(", ");
+      const text = `${name}: ${caption}`;
+      const index = report.groups.indexOf(group); // -1: real images
       const shownAs = isVideo
         ? el("video", { src, controls: true, muted: true, loop: true, playsinline: true, preload: "metadata", "aria-label": text })
         : el("img", { src, alt: text, loading: "lazy" });
       if (isVideo) videos.push(shownAs);
-      return el("figure", { "data-group": group }, shownAs, el("figcaption", {}, text));
+      return el("figure", { "data-group": group }, shownAs,
+        el("figcaption", {}, index < 0 ? name : groupName(index, name), `: ${caption}`));
     });
     groups.listeners.push(() => figures.forEach((figure, i) => {
       const group = report.groups.indexOf(items[i].group);
       figure.hidden = group >= 0 && !groups.shows(group);
     }));
-    return el("div", { class: "block" }, el("h3", {}, [title, task].filter(Boolean).join(" · ")),
+    return el("div", { class: "block" }, el("h3", {}, title),
       videos.length > 1 ? el("button", { type: "button", onclick: () => playTogether(videos) }, "Play all from the start") : null,
-      el("div", { class: "media" }, ...figures));
+      el("div", { class: "media" }, ...figures),
+      notes.length ? el("ul", { class: "notes" }, ...notes.map((note) => el("li", {}, note))) : null);
   });
   return el("section", { id: "media", "aria-labelledby": "media-title" }, el("h2", { id: "media-title" }, "Samples and videos"), ...blocks);
 }

@@ -31,7 +31,7 @@ class TableView {
         else this.hidden.add(i);
         this.draw();
       }))));
-    const file = this.file && el("a", { href: encodeURI(this.file), class: "file" }, this.file);
+    const file = this.file && el("a", { href: report.beside + encodeURIComponent(this.file), class: "file" }, this.file);
     const table = el("table", { "aria-labelledby": id }, this.head, this.body);
     return el("section", { id: `section-${this.name}`, "aria-labelledby": id },
       el("h2", { id }, this.title),

@@ -1,6 +1,7 @@
 """Figures and `curves.csv`: their numbers, what stands in them, and that they are the same bytes again."""
 
 import csv
+import locale
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -9,7 +10,7 @@ import pytest
 
 from experiments import compare
 from experiments.comparing import report, scoring
-from experiments.comparing.forms import figures
+from experiments.comparing.forms import figures, page, tables
 from experiments.comparing.numbers import statistics
 from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
@@ -100,6 +101,20 @@ def test_many_tasks_share_a_figure_and_an_old_one_goes(base, tmp_path, monkeypat
     (path,) = (tmp_path / "out").glob("curves-*.svg")
     assert set(games) <= set(_texts(path))
     assert f"![eval/episode_return]({path.name})" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.skipif(sys.flags.utf8_mode, reason="Python reads and writes UTF-8 whatever the system's encoding is")
+def test_files_are_utf_8_on_a_system_of_ascii(base, tmp_path):
+    folders.write(tmp_path / "run", base, {"eval/größe": [1.0, 2.0]})
+    found = _report(tmp_path / "run", metrics=("eval/g*",))
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        locale.setlocale(locale.LC_CTYPE, "C")
+        figures.write(found, tmp_path)
+        text = page.render(found, tables.tables(found))
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    assert "größe" in (tmp_path / "curves.csv").read_text("utf-8") and "Unpacking …" in text
 
 
 def test_two_titles_never_share_a_file(base, tmp_path):

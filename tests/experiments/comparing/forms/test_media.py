@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import sys
 
 import numpy as np
@@ -104,12 +105,59 @@ def test_what_is_beyond_the_limit_is_counted(digits, tmp_path):
         path = _keep(folders.write(tmp_path / str(lag), digits, [1.0], unit="images", lag=lag), "manifold", 10)
     size = path.stat().st_size
     found = _report(*sorted(tmp_path.iterdir()), metrics=(folders.METRIC,))
-    (block,), told = media.blocks(found, tmp_path, "beside", limit=2 * size)
+    blocks, told = media.blocks(found, tmp_path, "beside", limit=2 * size)
+    block, left = blocks
     assert [item["group"] for item in block["items"]] == ["lag=0", "lag=1"]
     assert block["notes"][-1].startswith("lag=2: left out") and told[1] == (
         f"media: 1 files of {size:,} bytes are left out: all together may have {2 * size:,}; media_limit=<bytes> "
         "takes more"
     )
+    assert left["items"] == [] and [f"media: {note}" for note in left["notes"]] == [told[1]]
+    text = media.links(blocks)
+    assert "- lag=2: left out" in text and text.partition("## Left out\n\n")[2].startswith(f"- 1 files of {size} ")
+    assert media.content(blocks)[1]["notes"] == left["notes"]
+
+
+def test_a_block_of_which_nothing_can_be_shown_keeps_its_notes(digits, tmp_path):
+    place = folders.write(tmp_path / "run", digits, [1.0], unit="images")
+    (place / "media").mkdir()
+    (place / "media" / "manifold-10.png").write_text("no picture")
+    for mode in ("beside", "inside"):
+        (block,), told = media.blocks(_report(place, metrics=(folders.METRIC,)), tmp_path / "out", mode)
+        assert block["items"] == [] and block["notes"][0].endswith("is no PNG, or is cut short") and told == []
+        assert "cut short" in media.links([block])
+
+
+def test_pipes_and_devices_are_not_waited_for(digits, tmp_path):
+    place = folders.write(tmp_path / "run", digits, [1.0], unit="images")
+    (place / "media").mkdir()
+    os.mkfifo(place / "media" / "manifold-10.png")
+    (place / "media" / "view-10.png").symlink_to("/dev/zero")
+    blocks, _ = media.blocks(_report(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside", limit=1 << 20)
+    assert [block["items"] for block in blocks] == [[], []]
+    assert all(block["notes"][0].endswith("is not a regular file") for block in blocks)
+
+
+def test_what_a_file_holds_counts_and_not_what_its_folder_says(digits, tmp_path):
+    place = folders.write(tmp_path / "run", digits, [1.0], unit="images")
+    (place / "media").mkdir()
+    (place / "media" / "view-10.png").symlink_to("/proc/version")  # a regular file that tells 0 bytes
+    (block, left), _ = media.blocks(_report(place, metrics=(folders.METRIC,)), tmp_path / "out", "inside", limit=9)
+    assert block["items"] == [] and block["notes"][0].startswith("all runs: left out") and left["notes"]
+
+
+@pytest.mark.parametrize("made", [None, {}, [{}], [{"items": 3}], [{"items": [{"src": 3}]}], "media", [None]])
+def test_an_odd_list_of_media_deletes_nothing(made, tmp_path):
+    media.remove(tmp_path, made)
+
+
+def test_more_than_ten_thousand_are_deleted_and_no_others(tmp_path):
+    (tmp_path / "media").mkdir()
+    names = ["media/10000-a.png", "media/0001-b.gif", "media/mine.png", "precious.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    media.remove(tmp_path, [{"items": [{"src": src} for src in (*names, "media/../precious.png")]}])
+    assert [(tmp_path / name).exists() for name in names] == [False, False, True, True]
 
 
 def test_broken_files_and_names_from_strangers(digits, tmp_path):
@@ -122,9 +170,13 @@ def test_broken_files_and_names_from_strangers(digits, tmp_path):
     (other / "media" / "page-10.png").write_text("<html>")
     (other / "media" / "notes.txt").write_text("no media")
     found = _report(place, other, metrics=(folders.METRIC,), group=("learner.decoder",))
-    (block,), _ = media.blocks(found, tmp_path / "out", "beside")
+    (block, empty), _ = media.blocks(found, tmp_path / "out", "beside")
+    assert empty["items"] == [] and "page-10.png: is no PNG" in empty["notes"][-1]
     (item,) = block["items"]
-    assert item["group"] == f"learner.decoder={odd}" and (tmp_path / "out" / item["src"]).read_bytes() == whole
+    assert (
+        item["group"] == item["name"] == f"learner.decoder={odd}"
+        and (tmp_path / "out" / item["src"]).read_bytes() == whole
+    )
     assert item["src"] == "media/0000-manifold-10-learner-decoder-script-x-script.png"
     assert "<script>" not in media.links([block])
     assert [note for note in block["notes"] if "manifold-10.png: is no PNG, or is cut short" in note]

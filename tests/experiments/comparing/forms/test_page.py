@@ -105,18 +105,28 @@ def test_the_page_lies_where_out_says(runs: pathlib.Path, tmp_path: pathlib.Path
         monkeypatch.setattr(sys, "argv", ["compare.py", f"runs={runs}", *typed])
         compare.main()
 
-    run(f"out={tmp_path}/own/mine.html", "group=[learner.batch]")
-    beside = {path.name for path in (tmp_path / "own").iterdir()}
-    assert {"mine.html", "report.json", "report.md", "tables.tex", "verdicts.csv", "runs.csv"} <= beside
-    assert f"written: {tmp_path}/own/mine.html" in capsys.readouterr().out
-    (tmp_path / "own" / "precious.csv").write_text("1,2\n")
-    run(f"out={tmp_path}/own", "group=[seed]")  # no verdict between single seeds' groups has a table of its own now
-    names = {path.name for path in (tmp_path / "own").iterdir()}
-    assert {"report.html", "mine.html", "precious.csv"} <= names
-    listed = json.loads((tmp_path / "own" / "report.json").read_text())["files"]
+    own = tmp_path / "own"
+    for name in ("mine #1.html", "other.HTM"):
+        run(f"out='{own}/{name}'", "group=[learner.batch]")
+        folder = own / pathlib.Path(name).stem
+        beside = {path.name for path in folder.iterdir()}
+        assert {"report.json", "report.md", "tables.tex", "verdicts.csv", "runs.csv"} <= beside
+        assert f"written: {own}/{name}, and in {folder} report.json, " in capsys.readouterr().out
+    assert {path.name for path in own.iterdir()} == {"mine #1.html", "mine #1", "other.HTM", "other"}
+    text = (own / "mine #1.html").read_text()
+    assert 'href="mine%20%231/report.json"' in text
+    (data,) = re.findall(r'<script type="text/plain" id="data">([^<]*)</script>', text)
+    assert unpacked(data)["beside"] == "mine%20%231/"
+    run(f"out={own}", "group=[learner.batch]")
+    (own / "precious.csv").write_text("1,2\n")
+    run(f"out={own}", "group=[seed]")  # no verdict between single seeds' groups has a table of its own now
+    names = {path.name for path in own.iterdir()}
+    assert {"report.html", "mine #1.html", "precious.csv"} <= names
+    listed = json.loads((own / "report.json").read_text())["files"]
     assert {name for name in names if name.endswith(".csv")} == {name for name in listed if name.endswith(".csv")} | {
         "precious.csv"
     }
+    assert 'href="report.json"' in (own / "report.html").read_text()
 
 
 def test_a_folder_whose_name_is_no_text(runs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch):
