@@ -103,7 +103,7 @@ def test_many_tasks_share_a_figure_and_an_old_one_goes(base, tmp_path, monkeypat
     assert f"![eval/episode_return]({path.name})" in (tmp_path / "out" / "report.md").read_text()
 
 
-@pytest.mark.skipif(sys.flags.utf8_mode, reason="Python reads and writes UTF-8 whatever the system's encoding is")
+@pytest.mark.skipif(bool(sys.flags.utf8_mode), reason="Python reads and writes UTF-8 whatever the system's encoding is")
 def test_files_are_utf_8_on_a_system_of_ascii(base, tmp_path):
     folders.write(tmp_path / "run", base, {"eval/größe": [1.0, 2.0]})
     found = _report(tmp_path / "run", metrics=("eval/g*",))
