@@ -347,7 +347,7 @@ def test_media_beside_the_page_are_shown_and_played_together(base, browser, tmp_
         (place / "media").mkdir()
         places.append(place)
         if lag < 2:
-            shades = np.arange(0, 200, 10, np.uint8)[:, None, None, None]
+            shades = np.arange(0, 200, 10, dtype=np.uint8)[:, None, None, None]
             film = types.Video(frames=np.broadcast_to(shades, (20, 32, 32, 3)), frames_per_second=10)
             core_media.write_mp4(place / "media" / "play-200.mp4", film)
     Image.new("RGB", (8, 8), "red").save(places[0] / "media" / "view-200.png")
