@@ -1,5 +1,6 @@
 """A Slurm for each process of the tests (`slurm/cluster.py`), and launches on it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -145,12 +146,11 @@ class Run:
     def processes(self, name: str) -> list[psutil.Process]:
         """Those of its job that are called so."""
         found = []
-        for process in psutil.process_iter(["name"]):
-            try:
-                if process.info["name"].startswith(name) and process.environ().get("SLURM_JOB_ID") == self.job:
+        for number in psutil.pids():  # not `process_iter`, which keeps the name of whoever had the number before
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(number)
+                if process.name().startswith(name) and process.environ().get("SLURM_JOB_ID") == self.job:
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
 
 
