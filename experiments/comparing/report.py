@@ -119,7 +119,7 @@ def _without_copies(runs: Sequence[reading.Run]) -> tuple[list[reading.Run], lis
     first: dict[tuple[str, str], reading.Run] = {}
     copies = []
     for run in runs:
-        same = first.setdefault((run.digest, groups.canonical(run.config)), run)
+        same = first.setdefault((run.digest, groups.canonical([run.config, run.protocol])), run)
         if same is not run:
             copies.append(
                 reading.LeftOut(folder=run.folder, reason=f"a copy of {same.folder}: the same settings and rows")

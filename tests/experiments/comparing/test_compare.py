@@ -213,6 +213,13 @@ def test_unlike_protocols_are_not_averaged_unless_forced(base, tmp_path: pathlib
     assert "though their protocols differ" in forced["notes"][0]
 
 
+def test_the_same_rows_by_unlike_protocols_are_no_copies(base, tmp_path: pathlib.Path, monkeypatch):
+    for sticky in (0.0, 0.25):
+        folders.write(tmp_path / f"runs/{sticky}", base, [1.0, 2.0], protocol={"sticky": sticky})
+    found = run(monkeypatch, tmp_path / "out", f"runs={tmp_path}/runs")
+    assert len(found["members"]) == 2 and not found["left_out"]
+
+
 def test_groups_of_unlike_protocols_get_no_verdict(base, tmp_path: pathlib.Path, monkeypatch):
     for seed in range(6):
         changes = {"seed": seed, "lag": seed % 2}
