@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml requirements.lock
 	  sys.exit(f"jaxcade needs Python 3.11 or newer; $(PYTHON) is {v.major}.{v.minor}. Try: make PYTHON=python3.12 $(or $(MAKECMDGOALS),setup)" if v < (3, 11) else 0)'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@echo "Installing jaxcade[$(EXTRAS)] into .venv: a minute or two, 1.4 GB"
+	@echo "Installing jaxcade[$(EXTRAS)] into .venv: a minute or two, 1.8 GB"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[$(EXTRAS)]"
 	@touch $@

@@ -88,6 +88,8 @@ def _watch(over: threading.Event, stall: float, every: float, collectives: str) 
             if failure.startswith(f"process {me} "):
                 return  # this one is about to end, with a status of its own
             _say(failure)
+            if not me:
+                time.sleep(4 * LISTEN)  # while its service lives the others can end with a status of their own
             os._exit(EXIT_STATUS)
         if over.is_set():
             return
