@@ -77,8 +77,9 @@ def has_accelerator(environ: Mapping[str, str]) -> bool:
 def cache() -> pathlib.Path | None:
     """Keeps compiled programs between runs, in a folder of the user's cache; returns it.
 
-    `JAX_COMPILATION_CACHE_DIR` decides if set (JAX itself reads it), and what is kept, from which compile time on, is
-    JAX's own variable's to say. None where no such folder can be made.
+    Where they are set, JAX's own variables decide: `JAX_COMPILATION_CACHE_DIR` the folder,
+    `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS` from which compile time on a program is kept. None where no such folder
+    can be made.
     The folder is named by the CPU and jaxlib: XLA compiles for the very features of the CPU, and a program made
     for another one can end in an illegal instruction.
     """

@@ -70,7 +70,7 @@ class Removed:
     """What `rewind` took from a record."""
 
     rows: int  # torn lines included
-    steps: int  # from where it went back to up to the last row
+    steps: int  # between the step that it went back to and the last row
 
 
 def rewind(path: pathlib.Path, step: int) -> Removed:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core import record
+from experiments.comparing import report, scoring
+from experiments.comparing.runs import reading
 from experiments.config import command_line, saved
 
 METRIC = "eval/episode_return"
@@ -51,3 +53,9 @@ def write(
     if origin is not None:
         (folder / "provenance.jsonl").write_text(json.dumps({"step": 0, **origin}) + "\n")
     return folder
+
+
+def compared(*places: pathlib.Path, **asked: Any) -> report.Report:
+    """The report of the runs in these folders; `asked` are fields of `scoring.Asked`."""
+    read = [reading.read(place, asked.get("metrics")) for place in places]
+    return report.make([run for run in read if isinstance(run, reading.Run)], [], scoring.Asked(**asked))

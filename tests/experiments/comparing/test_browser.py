@@ -13,10 +13,9 @@ from playwright import sync_api
 
 from core import media as core_media
 from core import types
-from experiments.comparing import report, scoring
+from experiments.comparing import report
 from experiments.comparing.forms import media, page, tables
 from experiments.comparing.parts import curves, published
-from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
 
 CHROMIUM = shutil.which("chromium")
@@ -32,11 +31,6 @@ def browser() -> Iterator[sync_api.Browser]:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found
         found.close()
-
-
-def made(*places: pathlib.Path, **asked) -> report.Report:
-    runs = [reading.read(place, asked.get("metrics")) for place in places]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
 
 
 def written(found: report.Report, folder: pathlib.Path, **more) -> pathlib.Path:
@@ -66,7 +60,7 @@ def found(base, tmp_path_factory: pytest.TempPathFactory) -> report.Report:
     (places[-1] / "error.txt").write_text("OSError: the disk is full\n")
     with (places[0] / "provenance.jsonl").open("a") as file:
         file.write('{"step": 12, "hardware": {"devices": {"kinds": {"H100": 2}}}}\n')
-    return made(*places, metrics=("eval/*",))
+    return folders.compared(*places, metrics=("eval/*",))
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +296,7 @@ def test_what_a_figure_tells_below_it(base, browser, tmp_path: pathlib.Path):
     short = folders.write(tmp_path / "runs" / "short", base, [1.0, 2.0], seed=0, lag=1, budget=1_000)
     origin = {"hardware": {"devices": {"kinds": {"H100": 1}}}}
     other = folders.write(tmp_path / "runs" / "other", base, long[:50], seed=0, lag=2, origin=origin)
-    found = made(first, short, other, group=("lag",))
+    found = folders.compared(first, short, other, group=("lag",))
     thin = [dataclasses.replace(curve, **_thinned(curve)) for curve in found.curves]
     paper = published.Published(
         metric=folders.METRIC,
@@ -354,7 +348,7 @@ def test_media_beside_the_page_are_shown_and_played_together(base, browser, tmp_
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(
         places[2] / "media" / "view-200.png"
     )
-    found = made(*places, group=("lag",))
+    found = folders.compared(*places, group=("lag",))
     out = tmp_path / "a #1"
     blocks, _ = media.blocks(found, out, "beside", limit=20_000)
     names = [item["src"] for block in blocks for item in block["items"]]
@@ -382,7 +376,7 @@ def test_higher_and_lower_are_told_as_decided(base, browser, tmp_path: pathlib.P
         for lag in range(10)
         for seed in range(3)
     ]
-    with watched(browser, written(made(*places, metrics=("grad/norm",)), tmp_path)) as tab:
+    with watched(browser, written(folders.compared(*places, metrics=("grad/norm",)), tmp_path)) as tab:
         told = [" ".join(each.split()) for each in tab.locator(".sentences li").all_inner_texts()]
     assert len(told) == 8 and all(each.startswith("lag=9 higher than lag=") for each in told)
 
@@ -443,7 +437,7 @@ def test_names_of_strangers_stay_text(base, browser, tmp_path: pathlib.Path):
                 folders.write(folder, base, {f"eval/{text}": [1.0, 2.0], "eval/javascript:": [1.0]}, **changes)
             )
         (places[-1] / "error.txt").write_text(f"{text}\n")
-    found = made(*places, metrics=("eval/*",), group=("lag",))
+    found = folders.compared(*places, metrics=("eval/*",), group=("lag",))
     blocks = [{"title": HOSTILE[0], "task": HOSTILE[1], "items": [], "notes": [HOSTILE[2]]}]
     place = written(found, tmp_path, command=" ".join(HOSTILE), media=blocks, files=["report.md", HOSTILE[1]])
     assert "hacked=1</script>" not in place.read_text() and "<img" not in place.read_text()

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 
 from experiments import compare
-from experiments.comparing import report, scoring
 from experiments.comparing.forms import figures, page, tables
 from experiments.comparing.numbers import statistics
-from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
 
 
 @pytest.fixture(scope="module")
 def base():
     return folders.settings("experiment=dqn/atari", "source.game=pong", "tracker=none")
-
-
-def _report(*places, **asked):
-    runs = [reading.read(place, None) for place in places]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
 
 
 def _command(monkeypatch, *typed):
@@ -39,7 +32,7 @@ def _texts(path):
 def test_the_csv_has_every_place_of_every_band(base, tmp_path):
     for seed, values in enumerate([[1.0, 2.0, 3.0], [3.0, 4.0, 8.0]]):
         folders.write(tmp_path / "runs" / str(seed), base, values, seed=seed)
-    found = _report(*sorted((tmp_path / "runs").iterdir()))
+    found = folders.compared(*sorted((tmp_path / "runs").iterdir()))
     figures.write(found, tmp_path)
     rows = list(csv.DictReader((tmp_path / "curves.csv").read_text().splitlines()))
     own = [row for row in rows if row["axis"] == "frames"]
@@ -55,7 +48,7 @@ def test_a_figure_says_who_is_in_it_and_is_drawn_alike_again(base, tmp_path):
     folders.write(tmp_path / "runs" / "0", base, [1.0, 2.0], seed=0)
     short = folders.write(tmp_path / "runs" / "1", base, [3.0, 5.0], seed=1, budget=900)
     short.joinpath("error.txt").write_text("out of <memory>\n")
-    found = _report(*sorted((tmp_path / "runs").iterdir()), group=("lag",), published=("dqn",))
+    found = folders.compared(*sorted((tmp_path / "runs").iterdir()), group=("lag",), published=("dqn",))
     ((title, name),) = figures.write(found, tmp_path)
     assert (title, name) == ("eval/episode_return pong", "curves-eval-episode-return-pong.svg")
     first = (tmp_path / name).read_bytes()
@@ -68,7 +61,7 @@ def test_a_figure_says_who_is_in_it_and_is_drawn_alike_again(base, tmp_path):
 
 def test_published_curves_are_dashed_where_ours_reach(base, tmp_path):
     folders.write(tmp_path / "runs" / "0", base, [1.0, 2.0], every=1_000_000)
-    found = _report(tmp_path / "runs" / "0", published=("dqn", "btr"))
+    found = folders.compared(tmp_path / "runs" / "0", published=("dqn", "btr"))
     figures.write(found, tmp_path)
     text = (tmp_path / "curves-eval-episode-return-pong.svg").read_text()
     assert text.count("stroke-dasharray: 3.7,1.6") == 4  # two curves, and two in the legend
@@ -81,7 +74,7 @@ def test_names_and_numbers_of_every_kind_are_drawn(base, tmp_path):
     for number, name in enumerate(odd):
         values = [[1e308, -1e308], [0.0, 0.0], [None, None], [5.0], [1e-320, 1e-310], [1.0, None, 2.0]][number]
         folders.write(tmp_path / "runs" / str(number), base, values, **{"learner.loss": name})
-    found = _report(*sorted((tmp_path / "runs").iterdir()), group=("learner.loss",))
+    found = folders.compared(*sorted((tmp_path / "runs").iterdir()), group=("learner.loss",))
     figures.write(found, tmp_path)
     (path,) = tmp_path.glob("curves-*.svg")
     told = "\n".join(_texts(path))
@@ -106,7 +99,7 @@ def test_many_tasks_share_a_figure_and_an_old_one_goes(base, tmp_path, monkeypat
 @pytest.mark.skipif(bool(sys.flags.utf8_mode), reason="Python reads and writes UTF-8 whatever the system's encoding is")
 def test_files_are_utf_8_on_a_system_of_ascii(base, tmp_path):
     folders.write(tmp_path / "run", base, {"eval/größe": [1.0, 2.0]})
-    found = _report(tmp_path / "run", metrics=("eval/g*",))
+    found = folders.compared(tmp_path / "run", metrics=("eval/g*",))
     before = locale.setlocale(locale.LC_CTYPE)
     try:
         locale.setlocale(locale.LC_CTYPE, "C")

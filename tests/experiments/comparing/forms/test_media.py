@@ -12,9 +12,7 @@ from PIL import Image
 from core import record, stopping, types
 from core.images import datasets
 from experiments import compare, evaluate, training
-from experiments.comparing import report, scoring
 from experiments.comparing.forms import media
-from experiments.comparing.runs import reading
 from experiments.config import command_line
 from generative import evaluation
 from tests.experiments.comparing import folders
@@ -29,11 +27,6 @@ def atari():
 def digits():
     settings = ("experiment=vae/conditional", "source=digits", "tracker=none", "evaluators.samples.count=20")
     return folders.settings(*settings, "evaluators.quality=null")
-
-
-def _report(*places, **asked):
-    runs = [reading.read(place, None) for place in places]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
 
 
 def _keep(folder, name, x, *, shade=0, unit="images"):
@@ -57,7 +50,7 @@ def test_films_of_one_seed_at_the_same_frames(atari, tmp_path):
         for x in frames:
             _keep(place, "play", x, unit="frames")
     folders.write(tmp_path / "3-1", atari, [1.0], lag=3, seed=1)
-    found = _report(*sorted(tmp_path.iterdir()))
+    found = folders.compared(*sorted(tmp_path.iterdir()))
     (block,), told = media.blocks(found, tmp_path / "out", "beside")
     assert (block["title"], block["task"]) == ("pong: play", "pong")
     shown = [(item["group"], item["seed"], item["caption"]) for item in block["items"]]
@@ -83,7 +76,7 @@ def test_the_newest_that_all_have_goes_before_the_newest(digits, tmp_path):
         place = folders.write(tmp_path / str(lag), digits, [1.0], unit="images", lag=lag, seed=seed)
         for x in images:
             _keep(place, "traversals", x)
-    found = _report(*sorted(tmp_path.iterdir()), group=("lag",), metrics=(folders.METRIC,))
+    found = folders.compared(*sorted(tmp_path.iterdir()), group=("lag",), metrics=(folders.METRIC,))
     (block,), _ = media.blocks(found, tmp_path, "inside")
     assert [item["caption"] for item in block["items"]] == [f"seed {seed}, 20 images" for seed in (0, 0, 5)]
     assert block["notes"] == ["lag=2: has none of seed 0"]
@@ -91,7 +84,7 @@ def test_the_newest_that_all_have_goes_before_the_newest(digits, tmp_path):
 
 def test_inside_is_the_file_itself_and_none_is_nothing(digits, tmp_path):
     path = _keep(folders.write(tmp_path / "run", digits, [1.0], unit="images"), "manifold", 10, shade=200)
-    found = _report(tmp_path / "run", metrics=(folders.METRIC,))
+    found = folders.compared(tmp_path / "run", metrics=(folders.METRIC,))
     (block,), told = media.blocks(found, tmp_path / "out", "inside")
     head, _, encoded = block["items"][0]["src"].partition(",")
     assert head == "data:image/png;base64" and base64.b64decode(encoded) == path.read_bytes()
@@ -104,7 +97,7 @@ def test_what_is_beyond_the_limit_is_counted(digits, tmp_path):
     for lag in range(3):
         path = _keep(folders.write(tmp_path / str(lag), digits, [1.0], unit="images", lag=lag), "manifold", 10)
     size = path.stat().st_size
-    found = _report(*sorted(tmp_path.iterdir()), metrics=(folders.METRIC,))
+    found = folders.compared(*sorted(tmp_path.iterdir()), metrics=(folders.METRIC,))
     blocks, told = media.blocks(found, tmp_path, "beside", limit=2 * size)
     block, left = blocks
     assert [item["group"] for item in block["items"]] == ["lag=0", "lag=1"]
@@ -123,7 +116,7 @@ def test_a_block_of_which_nothing_can_be_shown_keeps_its_notes(digits, tmp_path)
     (place / "media").mkdir()
     (place / "media" / "manifold-10.png").write_text("no picture")
     for mode in ("beside", "inside"):
-        (block,), told = media.blocks(_report(place, metrics=(folders.METRIC,)), tmp_path / "out", mode)
+        (block,), told = media.blocks(folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", mode)
         assert block["items"] == [] and block["notes"][0].endswith("is no PNG, or is cut short") and told == []
         assert "cut short" in media.links([block])
 
@@ -133,7 +126,9 @@ def test_pipes_and_devices_are_not_waited_for(digits, tmp_path):
     (place / "media").mkdir()
     os.mkfifo(place / "media" / "manifold-10.png")
     (place / "media" / "view-10.png").symlink_to("/dev/zero")
-    blocks, _ = media.blocks(_report(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside", limit=1 << 20)
+    blocks, _ = media.blocks(
+        folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside", limit=1 << 20
+    )
     assert [block["items"] for block in blocks] == [[], []]
     assert all(block["notes"][0].endswith("is not a regular file") for block in blocks)
 
@@ -142,7 +137,9 @@ def test_what_a_file_holds_counts_and_not_what_its_folder_says(digits, tmp_path)
     place = folders.write(tmp_path / "run", digits, [1.0], unit="images")
     (place / "media").mkdir()
     (place / "media" / "view-10.png").symlink_to("/proc/version")  # a regular file that tells 0 bytes
-    (block, left), _ = media.blocks(_report(place, metrics=(folders.METRIC,)), tmp_path / "out", "inside", limit=9)
+    (block, left), _ = media.blocks(
+        folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", "inside", limit=9
+    )
     assert block["items"] == [] and block["notes"][0].startswith("all runs: left out") and left["notes"]
 
 
@@ -169,7 +166,7 @@ def test_broken_files_and_names_from_strangers(digits, tmp_path):
     (other / "media" / "manifold-10.png").write_bytes(whole[:-20])
     (other / "media" / "page-10.png").write_text("<html>")
     (other / "media" / "notes.txt").write_text("no media")
-    found = _report(place, other, metrics=(folders.METRIC,), group=("learner.decoder",))
+    found = folders.compared(place, other, metrics=(folders.METRIC,), group=("learner.decoder",))
     (block, empty), _ = media.blocks(found, tmp_path / "out", "beside")
     assert empty["items"] == [] and "page-10.png: is no PNG" in empty["notes"][-1]
     (item,) = block["items"]
@@ -187,7 +184,7 @@ def test_real_images_are_laid_out_as_the_samples(digits, tmp_path):
         tmp_path / "run", digits, [1.0], unit="images", protocol={"class_counts": [150] * 10, "images": 1437}
     )
     _keep(place, "samples", 10)
-    (block,), _ = media.blocks(_report(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside")
+    (block,), _ = media.blocks(folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside")
     assert [item["group"] for item in block["items"]] == ["real images", "all runs"]
     sheet = np.asarray(Image.open(tmp_path / "out" / block["items"][0]["src"]))
     assert sheet.shape == (10 * 10 - 2, 2 * 10 - 2, 3)  # a row for each class, two images of 8 pixels
@@ -212,7 +209,7 @@ def test_data_that_are_not_here_are_not_fetched(data, digits, tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     place = folders.write(tmp_path / "run", digits, [1.0], unit="images", **{"evaluators.samples.data": node})
     _keep(place, "samples", 10)
-    (block,), _ = media.blocks(_report(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside")
+    (block,), _ = media.blocks(folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside")
     assert [item["group"] for item in block["items"]] == ["all runs"]
     assert block["notes"][-1].startswith("no real images: ")
     assert ("CIFAR-10 is not here" if data == "far" else "/nowhere/images.npz") in block["notes"][-1]

@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.comparing import report, scoring
 from experiments.comparing.numbers import statistics
 from experiments.comparing.parts import curves
-from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
-
-
-def _report(*places, **asked):
-    runs = [reading.read(place, None) for place in places]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
 
 
 def test_a_group_is_averaged_where_its_seeds_have_rows_and_n_says_how_many(tmp_path):
@@ -20,7 +13,7 @@ def test_a_group_is_averaged_where_its_seeds_have_rows_and_n_says_how_many(tmp_p
     one = folders.write(tmp_path / "one", config, [1.0, 2.0, 3.0, 4.0], seed=0)
     two = folders.write(tmp_path / "two", config, [3.0, None, 5.0], seed=1)
     other = folders.write(tmp_path / "other", config, [10.0, 30.0], seed=2, every=200)
-    (curve,) = _report(one, two, other, group=("learner",)).curves
+    (curve,) = folders.compared(one, two, other, group=("learner",)).curves
     band = curve.bands["frames"]
     np.testing.assert_array_equal(band.x, [100, 200, 300, 400])
     np.testing.assert_array_equal(band.n, [2, 2, 3, 2])
@@ -51,7 +44,7 @@ def test_a_run_without_a_row_of_the_metric_is_named_at_the_figure(tmp_path):
     config = folders.settings("experiment=dqn/cartpole")
     one = folders.write(tmp_path / "one", config, [1.0, 2.0], seed=0)
     two = folders.write(tmp_path / "two", config, {"loss/td": [1.0, 2.0]}, seed=1)
-    (curve,) = _report(one, two).curves
+    (curve,) = folders.compared(one, two).curves
     ((folder, why),) = curve.short
     assert folder == two and why.startswith("no row of it; done at 200 of 200 frames")
 
@@ -90,6 +83,6 @@ def test_device_hours_follow_the_devices_of_each_attempt(tmp_path):
         '{"step": 2, "hardware": {"devices": {"kinds": {"H100": 4}}}}',
     ]
     (folder / "provenance.jsonl").write_text("\n".join(lines) + "\n")
-    (curve,) = _report(folder).curves
+    (curve,) = folders.compared(folder).curves
     np.testing.assert_allclose(curve.lines[0].axes["device hours"] * 3600, [0, 8, 12, 16])
     assert curve.lines[0].seams["frames"] == (300.0,) and curve.lines[0].seams["updates"] == (3.0,)

@@ -28,8 +28,7 @@ def six(tmp_path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def made(places: list[pathlib.Path], **asked) -> report.Report:
-    runs = [reading.read(place, None) for place in places]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
+    return folders.compared(*places, **asked)
 
 
 def test_the_threshold_is_the_least_good_of_the_groups_means(six):

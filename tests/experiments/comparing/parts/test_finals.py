@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 
 from agents import evaluation
-from experiments.comparing import report, scoring
 from experiments.comparing.forms import tables
 from experiments.comparing.numbers import statistics
-from experiments.comparing.runs import reading
 from experiments.evaluation import agents
 from tests.experiments.comparing import folders
-
-
-def _report(*places, **asked):
-    runs = [reading.read(place, None) for place in places]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
 
 
 def _scores(returns, **protocol):
@@ -38,7 +31,7 @@ def test_agents_evaluations_are_averaged_by_protocol(tmp_path):
         if returns is not None:
             content = agents.content({"trained": _scores(returns, **protocol), "random": _scores([0.0])})
             (place / "evaluation.json").write_text(json.dumps({"frames": 640 + seed, "step": 3, **content}))
-    found = _report(*sorted(tmp_path.iterdir()))
+    found = folders.compared(*sorted(tmp_path.iterdir()))
     plain, sticky = found.finals
     assert plain.summary and sticky.summary
     assert (plain.metric, plain.at, plain.summary.mean, sticky.summary.mean) == (
@@ -53,7 +46,7 @@ def test_agents_evaluations_are_averaged_by_protocol(tmp_path):
     (table,) = [each for each in tables.tables(found) if each.name == "evaluations"]
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["n"], row["at"], row["judged by"]) == (2, "640 to 641", "sticky 0, episodes 2")
-    (forced,) = _report(*sorted(tmp_path.iterdir()), protocols="any").finals
+    (forced,) = folders.compared(*sorted(tmp_path.iterdir()), protocols="any").finals
     assert forced.summary and forced.summary.n == 3
     assert found.metrics == {"eval/episode_return": "higher"}  # of the rows alone
 
@@ -67,7 +60,7 @@ def test_models_of_images_have_every_figure_of_every_part(tmp_path):
         "data": {"images": 60_000},
     }
     (place / "evaluation.json").write_text(json.dumps({"images": 100, "command": "x", **parts}))
-    found = _report(place)
+    found = folders.compared(place)
     assert {each.metric: each.summary.mean for each in found.finals if each.summary} == {
         "final/loss": 1.5,
         "final/fid": 2.5,
@@ -85,7 +78,7 @@ def test_figures_of_one_name_in_two_parts_are_two(protocols, tmp_path):
             "likelihood": {"bits_per_dim": 3.0 + seed, "protocol": {"samples": 100}},
         }
         (place / "evaluation.json").write_text(json.dumps({"images": 100, **parts}))
-    found = _report(*sorted(tmp_path.iterdir()), metrics=("eval/elbo",), protocols=protocols)
+    found = folders.compared(*sorted(tmp_path.iterdir()), metrics=("eval/elbo",), protocols=protocols)
     assert {each.metric: (each.summary.n, each.summary.mean) for each in found.finals if each.summary} == {
         "final/held_out/bits_per_dim": (2, 4.5),
         "final/likelihood/bits_per_dim": (2, 3.5),
@@ -100,7 +93,7 @@ def test_a_pipe_and_deep_nesting_are_told(tmp_path):
     deep = folders.write(tmp_path / "deep", base, [1.0], seed=1)
     nested = '{"a": ' * 900 + "1" + "}" * 900
     (deep / "evaluation.json").write_text(f'{{"frames": 1, "x": {{"protocol": {nested}}}}}')
-    found = _report(pipe, deep)
+    found = folders.compared(pipe, deep)
     assert f"{pipe / 'evaluation.json'}: cannot be read: is not a regular file" in found.notes
     assert any(note.startswith(f"{deep / 'evaluation.json'}: cannot be read: Recursion") for note in found.notes)
 
@@ -109,7 +102,7 @@ def test_a_pipe_and_deep_nesting_are_told(tmp_path):
 def test_files_of_every_other_kind_are_told(content, tmp_path):
     place = folders.write(tmp_path / "run", folders.settings("experiment=dqn/cartpole"), [1.0])
     (place / "evaluation.json").write_text(content)
-    found = _report(place)
+    found = folders.compared(place)
     assert found.finals == () and any("evaluation.json: cannot be read" in note for note in found.notes)
 
 
@@ -119,9 +112,9 @@ def test_unfinished_runs_are_apart(tmp_path):
         place = folders.write(tmp_path / str(seed), base, [1.0], seed=seed, budget=budget)
         content = agents.content({"trained": _scores([1.0 + seed])})
         (place / "evaluation.json").write_text(json.dumps({"frames": 100, **content}))
-    (apart,) = _report(*sorted(tmp_path.iterdir()), group=("learner",)).finals
+    (apart,) = folders.compared(*sorted(tmp_path.iterdir()), group=("learner",)).finals
     assert apart.summary and apart.summary.n == 1 and "running at 100 of 900 frames" in apart.missing[0][1]
-    (counted,) = _report(*sorted(tmp_path.iterdir()), group=("learner",), unfinished="counted").finals
+    (counted,) = folders.compared(*sorted(tmp_path.iterdir()), group=("learner",), unfinished="counted").finals
     assert counted.summary and counted.summary.n == 2
 
 
@@ -130,7 +123,7 @@ def test_a_group_of_which_no_run_is_done_stays(tmp_path):
     place = folders.write(tmp_path / "0", base, [1.0], budget=900)
     content = agents.content({"trained": _scores([1.0])})
     (place / "evaluation.json").write_text(json.dumps({"frames": 100, **content}))
-    found = _report(place)
+    found = folders.compared(place)
     (final,) = found.finals
     assert (final.summary, final.values, final.at) == (None, (), (100, 100))
     (table,) = [each for each in tables.tables(found) if each.name == "evaluations"]

@@ -14,8 +14,7 @@ def base():
 
 
 def _report(folder, **asked):
-    runs = [reading.read(place, None) for place in sorted(folder.iterdir())]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
+    return folders.compared(*sorted(folder.iterdir()), **asked)
 
 
 def _write(folder, base, group, values, *, sticky=0.0, metric=folders.METRIC):

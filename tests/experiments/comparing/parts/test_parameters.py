@@ -5,22 +5,15 @@ import pytest
 from scipy import stats
 from scipy.stats import contingency
 
-from experiments.comparing import report, scoring
 from experiments.comparing.forms import tables
 from experiments.comparing.numbers import statistics
 from experiments.comparing.parts import parameters
-from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
 
 
 @pytest.fixture(scope="module")
 def base():
     return folders.settings("experiment=dqn/cartpole", "tracker=none")
-
-
-def _report(*places, **asked):
-    runs = [reading.read(place, None) for place in places]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
 
 
 def test_shares_by_hand():
@@ -57,7 +50,7 @@ def test_levels_pool_what_else_differs(base, tmp_path):
                 values[batch, lag, seed] = 100.0 * (batch == 16) + 10 * lag + [0, 3, 9][seed]
                 changes = {"learner.batch": batch, "lag": lag, "seed": seed, "source.shards": batch}
                 folders.write(tmp_path / f"{batch}-{lag}-{seed}", base, [values[batch, lag, seed]], **changes)
-    found = _report(*sorted(tmp_path.iterdir()))
+    found = folders.compared(*sorted(tmp_path.iterdir()))
     by_key = {each.key: each for each in found.parameters}
     assert set(by_key) == {"lag", "learner.batch", parameters.ALL} or set(by_key) == {
         "lag",
@@ -83,7 +76,7 @@ def test_too_few_runs_and_settings_that_move_together_are_said(base, tmp_path):
     for number, (lag, batch) in enumerate([(0, 8), (0, 8), (1, 16), (1, 16), (1, 8)]):
         changes = {"lag": lag, "learner.batch": batch, "seed": number}
         folders.write(tmp_path / str(number), base, [float(number)], **changes)
-    by_key = {each.key: each for each in _report(*sorted(tmp_path.iterdir())).parameters}
+    by_key = {each.key: each for each in folders.compared(*sorted(tmp_path.iterdir())).parameters}
     assert by_key["lag"].together == ("learner.batch (V 0.67)",) and by_key["lag"].share is not None
     assert by_key[parameters.ALL].share is None
     assert by_key[parameters.ALL].told == "needs 6 runs for 3 levels, 3 more than levels; there are 5"
@@ -93,7 +86,7 @@ def test_many_numbers_are_put_into_bins(base, tmp_path):
     rates = 10.0 ** np.linspace(-5, -2, 12)
     for number, rate in enumerate(rates):
         folders.write(tmp_path / str(number), base, [float(number >= 6)], **{"optimizer.learning_rate": float(rate)})
-    (found,) = _report(*sorted(tmp_path.iterdir())).parameters
+    (found,) = folders.compared(*sorted(tmp_path.iterdir())).parameters
     assert [level.n for level in found.levels] == [3, 3, 3, 3] and found.share is not None and found.share > 0.9
     assert [level.mean for level in found.levels] == [0, 0, 1, 1]
     assert found.levels[0].value == f"{rates[0]:.4g} to {rates[2]:.4g}"
@@ -113,7 +106,7 @@ def test_a_value_of_most_runs_has_a_bin_of_its_own(others, counts):
 def test_a_setting_that_most_runs_leave_at_its_least_is_in_the_tables(base, tmp_path):
     for number, value in enumerate([0.0] * 30 + [float(n) for n in range(1, 9)]):
         folders.write(tmp_path / str(number), base, [float(value > 0)], seed=number, gamma=value)
-    (found,) = _report(*sorted(tmp_path.iterdir())).parameters
+    (found,) = folders.compared(*sorted(tmp_path.iterdir())).parameters
     assert [(level.n, level.mean) for level in found.levels] == [(30, 0.0), (8, 1.0)] and (found.share or 0) > 0.9
 
 
@@ -121,7 +114,7 @@ def test_values_of_every_kind_are_levels(base, tmp_path):
     odd = [None, True, "a", [1, 2], {"b": 1}, 3, 0.5, "3"]
     for number, value in enumerate(odd):
         folders.write(tmp_path / str(number), base, [1.0], **{"learner.loss": value}, seed=number)
-    found = [each for each in _report(*sorted(tmp_path.iterdir())).parameters if each.key == "learner.loss"]
+    found = [each for each in folders.compared(*sorted(tmp_path.iterdir())).parameters if each.key == "learner.loss"]
     names = [level.value for level in found[0].levels]
     assert names[:2] == ["0.5", "3"] and {'"3"', "null", "true", "a", "[1, 2]"} <= set(names)
     assert found[0].share is None
@@ -130,5 +123,7 @@ def test_values_of_every_kind_are_levels(base, tmp_path):
 def test_vast_scores_have_no_share(base, tmp_path):
     for number, value in enumerate([1e200, -1e200, 1e200, 0.0, 1.0, 1e190]):
         folders.write(tmp_path / str(number), base, [value], lag=number % 2, seed=number)
-    (found,) = [each for each in _report(*sorted(tmp_path.iterdir()), group=("seed",)).parameters if each.key == "lag"]
+    (found,) = [
+        each for each in folders.compared(*sorted(tmp_path.iterdir()), group=("seed",)).parameters if each.key == "lag"
+    ]
     assert found.share is None and "too far apart" in found.told

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from agents import scores
-from experiments.comparing import report, scoring
 from experiments.comparing.forms import tables
 from experiments.comparing.numbers import statistics
 from experiments.comparing.parts import published
-from experiments.comparing.runs import reading
 from tests.experiments.comparing import folders
 
 KEYS = ("source.game", "source.environments.game", "evaluators.episodes.environments.game")
@@ -17,11 +15,6 @@ KEYS = ("source.game", "source.environments.game", "evaluators.episodes.environm
 @pytest.fixture(scope="module")
 def base():
     return folders.settings("experiment=dqn/atari", "source.game=pong", "tracker=none")
-
-
-def _report(*places, **asked):
-    runs = [reading.read(place, None) for place in places]
-    return report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(**asked))
 
 
 def test_curves_hold_the_numbers_of_their_files():
@@ -49,7 +42,7 @@ def test_groups_stand_beside_at_the_last_x_before(base, tmp_path):
     for seed, every in enumerate([480_000, 950_000, 1_100_000]):  # rows at .48 .96 1.44, .95 1.9 2.85, 1.1 2.2 3.3 M
         values = [float(seed), 10.0 + seed, 20.0 + seed]
         folders.write(tmp_path / str(seed), base, values, every=every, seed=seed, protocol=told)
-    found = _report(*sorted(tmp_path.iterdir()), published=("dqn", "btr"), group=("learner",))
+    found = folders.compared(*sorted(tmp_path.iterdir()), published=("dqn", "btr"), group=("learner",))
     dqn, btr = found.published
     assert (dqn.label, btr.label, dqn.axis, dqn.runs) == ("Dopamine DQN", "Beyond the Rainbow", "frames", 5)
     first, second = dqn.beside
@@ -77,7 +70,7 @@ def test_seeds_that_end_just_before_stay(base, tmp_path):
     for seed, (every, rows) in enumerate([(990_000, 1), (500_000, 3), (1_000_000, 1)]):
         folders.write(tmp_path / str(seed), base, [float(10 * seed)] * rows, every=every, seed=seed)
     folders.write(tmp_path / "3", base, {"loss/td": [1.0]}, seed=3)
-    (dqn,) = _report(*sorted(tmp_path.iterdir()), published=("dqn",), group=("learner",)).published
+    (dqn,) = folders.compared(*sorted(tmp_path.iterdir()), published=("dqn",), group=("learner",)).published
     (beside,) = dqn.beside
     assert (beside.x, beside.most, beside.summary.n, beside.missing) == (990_000, 1_000_000, 3, 1)
     assert beside.summary.mean == 10.0
@@ -86,15 +79,15 @@ def test_seeds_that_end_just_before_stay(base, tmp_path):
 def test_what_was_not_published_is_said(base, tmp_path):
     folders.write(tmp_path / "pong", base, [1.0])
     folders.write(tmp_path / "venture", base, [1.0], protocol={"game": "venture"}, **dict.fromkeys(KEYS, "venture"))
-    found = _report(*sorted(tmp_path.iterdir()), published=("dqn", "btr"))
+    found = folders.compared(*sorted(tmp_path.iterdir()), published=("dqn", "btr"))
     assert [(each.task, each.label) for each in found.published] == [
         ("pong", "Dopamine DQN"),
         ("pong", "Beyond the Rainbow"),
         ("venture", "Dopamine DQN"),
     ]
     assert "no published curve on venture of btr" in found.notes
-    assert not _report(*sorted(tmp_path.iterdir())).published
-    other = _report(*sorted(tmp_path.iterdir()), published=("dqn",), metrics=("eval/*",))
+    assert not folders.compared(*sorted(tmp_path.iterdir())).published
+    other = folders.compared(*sorted(tmp_path.iterdir()), published=("dqn",), metrics=("eval/*",))
     assert other.published
 
 
