@@ -16,6 +16,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol
@@ -33,6 +34,7 @@ Scalars = Mapping[str, Any]  # name -> anything that float() takes
 
 _BINS = 64  # of a histogram
 _PATIENCE = 1.0  # seconds that W&B's own process has for its end, once it is given up
+_SILENCE = 60.0  # seconds without an answer from W&B, of which the run tells
 _WAITING = 256  # reports whose media and histograms may wait for a checkpoint; the oldest go first
 
 
@@ -187,6 +189,7 @@ class _Mirror:
         self._complaints: set[str] = set()
         self._ending: str | None = None
         self._left = False  # finish() timed out; later errors in the thread are ignored.
+        self._since: float | None = time.monotonic()  # since when W&B has been asked something
         self._wake, self._done = threading.Event(), threading.Event()
         self._wake.set()
         threading.Thread(target=self._work, name="wandb-mirror", daemon=True).start()
@@ -205,6 +208,9 @@ class _Mirror:
     def commit(self, step: int) -> None:
         self._limit = max(self._limit, step)
         self._wake.set()
+        since = self._since
+        if since is not None and time.monotonic() - since > _SILENCE:
+            self._complain("rows wait", TimeoutError(f"no answer for {_SILENCE:g} s"))
 
     def finish(self, status: str) -> None:
         if status != "failed":
@@ -222,8 +228,10 @@ class _Mirror:
         try:
             wandb, run = self._connect()
             while True:
+                self._since = None
                 self._wake.wait()
                 self._wake.clear()
+                self._since = time.monotonic()
                 ending = self._ending  # before the rows: what was written before the end is sent
                 for row in self._rows():
                     self._send(wandb, run, row)
@@ -234,6 +242,7 @@ class _Mirror:
             self._complain("stopped mirroring", error)
             _end_service()  # so that the next run of this process begins with a sound one
         finally:
+            self._since = None
             self._done.set()
 
     def _connect(self) -> tuple[Any, Any]:

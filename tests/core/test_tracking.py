@@ -243,6 +243,33 @@ def test_a_wandb_that_hangs_delays_nothing_and_is_left_behind_after_the_stated_t
     assert len(_recorded(tmp_path)) == 300
 
 
+KILLED = """
+import pathlib, sys, threading, time, psutil
+from core import tracking
+tracking._SILENCE = 1.0
+tracker = tracking.open(pathlib.Path(sys.argv[1]), unit="frames", config={}, backend=tracking.Wandb(finish_seconds=1))
+starting = []
+while not starting:
+    starting = [child for child in psutil.Process().children() if child.name().startswith("wandb-core")]
+starting[0].kill()
+for step in range(1, 9):
+    time.sleep(0.25)
+    tracker.log(step=step, examples=step, seconds=0.0, scalars={"loss/td": 1.0})
+    tracker.commit(step)
+tracker.finish("finished")
+"""
+
+
+@pytest.mark.long
+def test_a_wandb_whose_process_was_killed_while_it_started_is_told_of(tmp_path):
+    """Mostly W&B then waits forever for a lock that is its own. In a process of its own, which has no W&B afterwards."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    told = done.stdout.splitlines()[0]
+    assert told.startswith(("W&B: rows wait: no answer for 1 s; ", "W&B: stopped mirroring: ")), done.stdout
+    assert len(_recorded(tmp_path)) == 8
+
+
 UNREACHABLE = """
 import json, pathlib, sys, time
 from core import tracking

@@ -144,12 +144,13 @@ class Run:
         assert set(range(10, steps[-1], 10)) <= set(steps)
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """Those of its job that are called so."""
+        """Those of its job that are called so. Another test's Slurm may have a job of the same number."""
+        own = {"SLURM_JOB_ID": self.job, "SLURM_CONF": str(self.cluster.configuration)}
         found = []
         for number in psutil.pids():  # not `process_iter`, which keeps the name of whoever had the number before
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(number)
-                if process.name().startswith(name) and process.environ().get("SLURM_JOB_ID") == self.job:
+                if process.name().startswith(name) and own.items() <= process.environ().items():
                     found.append(process)
         return found
 

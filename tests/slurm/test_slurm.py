@@ -68,8 +68,7 @@ def test_at_its_time_limit_and_put_back_by_hand_a_run_saves_and_goes_on_and_when
 def test_a_preempted_run_goes_on_as_the_same_run_of_wandb_whose_service_was_killed(cluster: Cluster, folder: Path):
     run = cluster.train(folder, "tracker=wandb")
     run.wait(lambda: list(folder.glob("wandb/offline-run-*/*.wandb")))
-    for process in run.processes("wandb-core"):
-        process.kill()
+    run.wait(lambda: [process.kill() for process in run.processes("wandb-core")])
     run.wait(lambda: "W&B: " in run.said)
     run.wait_until_it_saves(after=run.saved)
     assert run.events == ["started"]
