@@ -298,7 +298,9 @@ def _unreachable(folder: pathlib.Path, **settings: float) -> tuple[list[str], fl
     }
     warnings = ("-W", "error", "-W", "ignore::ResourceWarning")  # W&B's temporary folder, where its import is cut short
     command = [sys.executable, *warnings, "-c", UNREACHABLE, str(folder), json.dumps(settings)]
-    done = subprocess.run(command, env=_without_service() | server, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        command, env=_without_service() | server, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stderr == ""
     *said, times = done.stdout.splitlines()
     logged, finished = json.loads(times)
