@@ -19,6 +19,8 @@ from core.journal import Diverged
 
 __all__ = ["Diverged", "Outcome", "Refused", "Schedule", "Start", "begin", "programs", "run"]
 
+_LARGE = 600  # arrays in a state: a U-Net of this many layers is compiled for a minute
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -202,13 +204,20 @@ def programs(learner: Any, source: Any, placement: mesh.Placement) -> _Functions
         abstract, shardings, hint="a smaller learner.replay.capacity or network, or more devices, would fit"
     )
     everywhere = NamedSharding(devices, PartitionSpec())
-    # What runs once is compiled quickly: the random first weights of a U-Net take LLVM longer than its step does.
+    # LLVM's second level takes half of the time in which a U-Net is compiled, and its step is no faster for it. What
+    # runs once is never worth it.
     quick = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    large = len(jax.tree.leaves(abstract)) > _LARGE
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, learner.view(state)), out_shardings=everywhere)
     return _Functions(
         init=jax.jit(lambda key: learner.init(key, source.spec), out_shardings=shardings, compiler_options=quick),
         absorb=jax.jit(learner.absorb, donate_argnums=0, out_shardings=shardings),
-        step=jax.jit(_several(learner.step, source.dispatch), donate_argnums=0, out_shardings=(shardings, everywhere)),
+        step=jax.jit(
+            _several(learner.step, source.dispatch),
+            donate_argnums=0,
+            out_shardings=(shardings, everywhere),
+            compiler_options=quick if large else None,
+        ),
         view=lambda state: mesh.localize(copy(state)),  # a copy, since the state is donated while the view acts
         globalize=lambda batch: mesh.globalize(batch, devices, axis=source.data_axis + (source.dispatch > 1)),
         abstract=jax.tree.map(
