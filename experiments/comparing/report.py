@@ -117,9 +117,11 @@ def direction(metric: str, runs: Iterable[reading.Run]) -> str:
 def _without_copies(runs: Sequence[reading.Run]) -> tuple[list[reading.Run], list[reading.LeftOut]]:
     """Without folders whose settings and rows are those of another: had it run again, its seconds would differ."""
     first: dict[tuple[str, str], reading.Run] = {}
+    digests = collections.Counter(run.digest for run in runs)
     copies = []
     for run in runs:
-        same = first.setdefault((run.digest, groups.canonical([run.config, run.protocol])), run)
+        settings = groups.canonical([run.config, run.protocol]) if digests[run.digest] > 1 else ""
+        same = first.setdefault((run.digest, settings), run)
         if same is not run:
             copies.append(
                 reading.LeftOut(folder=run.folder, reason=f"a copy of {same.folder}: the same settings and rows")

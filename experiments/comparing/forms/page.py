@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import orjson
 
 from experiments.comparing import groups, report, scoring
 from experiments.comparing.forms import tables, writing
@@ -106,7 +107,7 @@ def packed(values: Mapping[str, Any]) -> str:
     the int32 differences of whole numbers, which compress best.
     """
     arrays = _Arrays()
-    text = writing.as_json(arrays.taken(values))
+    text = writing.as_json(values, default=arrays.taken, option=orjson.OPT_NON_STR_KEYS)
     text += b" " * (-len(text) % 8)
     raw = struct.pack("<Q", len(text)) + text + b"".join(arrays.parts)
     return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
@@ -192,16 +193,15 @@ class _Arrays:
 
     def __init__(self):
         self.parts, self.bytes = list[bytes](), 0
+        self._places = dict[int, list[Any]]()  # of arrays by their id
 
     def taken(self, value: Any) -> Any:
-        """`value` with places in here instead of arrays, and paths as text."""
+        """What JSON has instead of a value that it does not know: of an array its place in here, of all else text."""
         if isinstance(value, np.ndarray):
-            return {"array": self._add(*_as_bytes(value))}
-        if isinstance(value, Mapping):
-            return {str(key): self.taken(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.taken(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
+            if id(value) not in self._places:
+                self._places[id(value)] = self._add(*_as_bytes(value))
+            return {"array": self._places[id(value)]}
+        return dict(value) if isinstance(value, Mapping) else str(value)
 
     def _add(self, kind: str, array: np.ndarray) -> list[Any]:
         raw = array.tobytes()

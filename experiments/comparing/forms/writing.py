@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,6 +48,7 @@ def markdown(found: report.Report, every: Sequence[tables.Table], *, brief: bool
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
+@functools.lru_cache(maxsize=10_000)
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is."""
     plain = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -111,12 +113,12 @@ def as_csv(table: tables.Table) -> str:
     return file.getvalue()
 
 
-def as_json(values: Any, *, option: int = 0) -> bytes:
+def as_json(values: Any, *, default: Callable[[Any], Any] = str, option: int = 0) -> bytes:
     """UTF-8, whatever names of files and settings hold."""
     try:
-        return orjson.dumps(values, default=str, option=option)
+        return orjson.dumps(values, default=default, option=option)
     except TypeError:  # what `valid` mends
-        return orjson.dumps(valid(values), default=str, option=option)
+        return orjson.dumps(valid(values), default=default, option=option)
 
 
 def valid(value: Any) -> Any:
@@ -151,6 +153,7 @@ def _markdown(table: tables.Table) -> list[str]:
     return [line([escaped(name.strip()) for name in table.columns]), "|" + " --- |" * len(table.columns), *rows]
 
 
+@functools.lru_cache(maxsize=10_000)
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in re.sub(r"\s+", " ", text).strip())
 
@@ -171,6 +174,8 @@ def _by_folder(found: report.Report, every: Sequence[groups.Difference]) -> list
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in (str, int, float, bool, type(None)):  # most of them
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -178,5 +183,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
     if isinstance(value, np.ndarray):
-        return [None if isinstance(item, float) and item != item else item for item in value.tolist()]
+        return [None if item != item else item for item in value.tolist()]
     return str(value) if isinstance(value, Path) else value
