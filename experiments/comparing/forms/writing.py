@@ -65,8 +65,9 @@ def method(found: report.Report, *, text: Callable[[str], str] = escaped) -> lis
         "Welch's test; where groups have unlike numbers of seeds, with fewer degrees of freedom, and Student's with "
         "a common spread: both must tell"
     )
+    games = "both tests of the difference of means"
     if asked.paired:
-        test = "Student's test of the differences of seeds that both groups have"
+        test = games = "Student's test of the differences of seeds that both groups have"
     directions = ", ".join(
         f"{name} ({better}{' is better' * (better != scoring.UNKNOWN)})" for name, better in found.metrics.items()
     )
@@ -79,7 +80,7 @@ def method(found: report.Report, *, text: Callable[[str], str] = escaped) -> lis
         f"{statistics.RESAMPLES} resamples of seeds within tasks.",
         f"Verdicts: {test}, p at most 0.05, {statistics.LEAST} seeds of each at least. Every pair is tested by itself: "
         "of 20 pairs that do not differ one may be called better or worse. `p by Holm` takes all of them together. "
-        "Over games: both tests of the difference of means, variances added up and seeds never paired.",
+        f"Over games: {games}, variances added up.",
         f"More seeds: for a chance of {differences.POWER:.0%} to tell, if the true difference and spread are those "
         "seen and scores are normal.",
         "P(better): the chance that a seed of the second group beats one of the first, ties half"
