@@ -19,7 +19,7 @@ from agents import scores
 from experiments.comparing import report
 from experiments.comparing.forms import drawing, tables, writing
 from experiments.comparing.forms.colours import COLOURS
-from experiments.comparing.parts import curves, published
+from experiments.comparing.parts import curves, published, suites
 from experiments.comparing.runs import beside
 
 APART = 6  # tasks that have a figure each
@@ -103,7 +103,37 @@ def _drawings(found: report.Report, out: Path) -> list[drawing.Figure]:
                 path=out / _file(title, named),
             )
         )
-    return made
+    return [*made, *_profiles(found, colours, out)]
+
+
+def _profiles(found: report.Report, colours: Mapping[str, int], out: Path) -> list[drawing.Figure]:
+    """One figure, a panel for each set of games and protocol."""
+    together = suites.together(found.profiles)
+    empty = (np.empty(0), np.empty(0))
+    panels = [
+        drawing.Panel(
+            title=f"{len(own[0].games)} games" * (len(together) > 1),
+            others=(),
+            curves=tuple(
+                drawing.Curve(
+                    name=each.group,
+                    place=colours[each.group],
+                    seeds=empty,
+                    seams=empty,
+                    n=(),
+                    x=each.tau,
+                    mean=each.share,
+                    low=each.low,
+                    high=each.high,
+                )
+                for each in own
+            ),
+        )
+        for own in together
+    ]
+    told = "Share of runs above each score, every game with the same weight, and its 95 % bootstrap interval."
+    head = {"title": "Performance profiles", "unit": "human-normalised score", "path": out / "profiles.svg"}
+    return [drawing.Figure(**head, caption=(told,), panels=tuple(panels))] if panels else []
 
 
 def _panel(

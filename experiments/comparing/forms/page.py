@@ -19,13 +19,23 @@ import orjson
 
 from experiments.comparing import groups, report, scoring
 from experiments.comparing.forms import tables, writing
-from experiments.comparing.parts import curves, published
+from experiments.comparing.parts import curves, published, suites
 from experiments.comparing.runs import reading, rows
 
 _FOLDER = Path(__file__).parent / "page"
 _STYLES = ("uPlot.min.css", "report.css")
 # One script; each file uses what those before it define.
-_SCRIPTS = ("uPlot.iife.min.js", "dom.js", "data.js", "plot.js", "tables.js", "curves.js", "runs.js", "report.js")
+_SCRIPTS = (
+    "uPlot.iife.min.js",
+    "dom.js",
+    "data.js",
+    "plot.js",
+    "tables.js",
+    "curves.js",
+    "profiles.js",
+    "runs.js",
+    "report.js",
+)
 
 
 def render(
@@ -83,6 +93,10 @@ def content(
         "metrics": found.metrics,
         "curves": [_curve(curve, number) for curve in found.curves],
         "published": [_published(each) for each in found.published],
+        "profiles": [
+            {"games": own[0].games, "curves": [_profile(each, number) for each in own]}
+            for own in suites.together(found.profiles)
+        ],
         "runs": _runs(found, number),
         "settings": [{"key": each.key, "values": [_setting(value) for value in each.values]} for each in settings],
         "tables": [
@@ -158,6 +172,10 @@ def _curve(curve: curves.Curve, number: Mapping[str, int]) -> dict[str, Any]:
 def _published(each: published.Published) -> dict[str, Any]:
     names = ("metric", "task", "label", "protocol", "source", "axis", "x", "mean", "std")
     return {name: getattr(each, name) for name in names}
+
+
+def _profile(each: suites.Profile, number: Mapping[str, int]) -> dict[str, Any]:
+    return {"group": number[each.group], **{name: getattr(each, name) for name in ("tau", "share", "low", "high")}}
 
 
 def _runs(found: report.Report, number: Mapping[str, int]) -> list[dict[str, Any]]:

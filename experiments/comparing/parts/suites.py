@@ -185,6 +185,16 @@ class Scores:
                 yield protocol, own
 
 
+def together(every: Sequence[Profile]) -> list[list[Profile]]:
+    """Those of one set of games and protocol, which one figure shows: each group is among them once."""
+    made = list[list[Profile]]()
+    for each in every:
+        if not made or each.games != made[-1][0].games or each.group in [own.group for own in made[-1]]:
+            made.append([])
+        made[-1].append(each)
+    return made
+
+
 def _of_several(every: _Groups) -> _Groups:
     return {group: games for group, games in every.items() if len(games) > 1}
 

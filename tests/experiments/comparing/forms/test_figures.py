@@ -77,6 +77,26 @@ def test_a_process_beside_draws_the_same_bytes(base, tmp_path, monkeypatch):
     assert (tmp_path / name).read_bytes() == here
 
 
+def test_profiles_have_a_figure_and_resumed_runs_a_tick(base, tmp_path):
+    keys = ("source.game", "source.environments.game", "evaluators.episodes.environments.game")
+    places = []
+    for game in ("pong", "breakout"):
+        for lag in (0, 1):
+            own = {**dict.fromkeys(keys, game), "lag": lag}
+            places.append(folders.write(tmp_path / f"{game}-{lag}", base, [1.0, 9.0], protocol={}, **own))
+    with (places[0] / "provenance.jsonl").open("w") as file:
+        file.write('{"step": 0}\n{"step": 1}\n')
+    found = folders.compared(*places, group=("lag",))
+    names = dict(written(found, tmp_path))
+    told = _texts(tmp_path / names["Performance profiles"])
+    assert {"lag=0", "lag=1", "human-normalised score"} <= set(told) and told.count("2 games") == 0
+    assert names["Performance profiles"] == "profiles.svg"
+    ticked = {game: _texts(tmp_path / names[f"eval/episode_return {game}"]) for game in ("pong", "breakout")}
+    assert "a run was resumed" in ticked["pong"] and "a run was resumed" not in ticked["breakout"]
+    drawn = (tmp_path / names["eval/episode_return pong"]).read_text()
+    assert drawn.count("stroke-width: 1.2") == 2 + 1  # its mark, used in the panel and in the legend
+
+
 def test_published_curves_are_dashed_where_ours_reach(base, tmp_path):
     folders.write(tmp_path / "runs" / "0", base, [1.0, 2.0], every=1_000_000)
     found = folders.compared(tmp_path / "runs" / "0", published=("dqn", "btr"))
