@@ -166,7 +166,15 @@ def _order(members: Sequence[scoring.Member], labels: Mapping[str, Mapping[str, 
 
 def _environments(table: groups.Table) -> list[groups.Difference]:
     """Code, hardware and packages, where they differ."""
-    left = ("step", "command", "git.branch", "hardware.host", "hardware.memory_bytes", "hardware.usable_cores")
+    left = (
+        "step",
+        "parameters",
+        "command",
+        "git.branch",
+        "hardware.host",
+        "hardware.memory_bytes",
+        "hardware.usable_cores",
+    )
     keys = [key for key in table.keys if key.startswith(f"{groups.ORIGIN}.")]
     keys = [key for key in keys if not key.removeprefix(f"{groups.ORIGIN}.").startswith(left)]
     found = [groups.Difference(key.removeprefix(f"{groups.ORIGIN}."), table.values(key)) for key in keys]
