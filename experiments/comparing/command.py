@@ -45,7 +45,7 @@ class Wanted:
     cache: bool = True
     published: tuple[str, ...] | str | bool | None = None
     media: Literal["beside", "inside", "none"] = "beside"
-    media_limit: ranges.PositiveInt = 200_000_000  # bytes
+    media_limit: ranges.PositiveInt  # bytes
     out: str
 
     def __post_init__(self):
@@ -119,7 +119,7 @@ def write(
     out: Path,
     *,
     mode: media.Mode = "beside",
-    limit: int = media.LIMIT,
+    limit: int,
 ) -> list[str]:
     """The page at `place`, all other forms of the report in the folder `out`; files that only an earlier report had go.
 

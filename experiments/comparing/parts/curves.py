@@ -2,8 +2,8 @@
 
 A run's value between two of its rows is interpolated; before its first row, behind its last and beside a value that
 is not finite it has none, and n is smaller there. Averages are made at every x of the group's runs; where these have
-more than `PLACES`, at so many, spread evenly, and at each run's extremes. Thinning for drawing keeps the first, last,
-least and greatest value of each stretch.
+more than `PLACES` (or than `CELLS` over their number), at so many, spread evenly, and at each run's extremes. Thinning
+for drawing keeps the first, last, least and greatest value of each stretch.
 """
 
 import collections
@@ -20,7 +20,7 @@ from experiments.comparing.runs import reading
 
 UPDATES, HOURS, DEVICE_HOURS = "updates", "hours", "device hours"
 LINE_POINTS, BAND_POINTS = 200_000, 20_000  # of all lines and of all bands of a report
-PLACES = 10_000  # x of a group, at most, at which its seeds are averaged before thinning
+PLACES, CELLS = 40_000, 20_000_000  # x of a group, and of these times its seeds, at which they are averaged, at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,9 +183,9 @@ def _together(lines: Sequence[tuple[np.ndarray, np.ndarray]], most: int) -> _See
     """All lines at the same x, of which about `most` are left."""
     x = np.unique(np.concatenate([own for own, _ in lines]).astype(np.float64))
     places = len(x)
-    if places > PLACES:
-        spread = x[np.unique(np.linspace(0, places - 1, PLACES).astype(np.int64))]
-        extremes = [own[thin(of, max(PLACES // len(lines), 8))] for own, of in lines]
+    if places > (few := min(PLACES, CELLS // len(lines))):
+        spread = x[np.unique(np.linspace(0, places - 1, few).astype(np.int64))]
+        extremes = [own[thin(of, max(few // len(lines), 8))] for own, of in lines]
         x = np.unique(np.concatenate([spread, *extremes]).astype(np.float64))
     values = np.stack([interpolated(x, own, of) for own, of in lines], axis=1)
     n = np.isfinite(values).sum(axis=1)

@@ -53,8 +53,10 @@ def averaged(lines) -> curves.Band:
     return curves._averaged([{"frames": curves._together(lines, 60)}])[0]["frames"]
 
 
-def test_of_more_x_than_places_the_extremes_of_each_run_stay(monkeypatch):
-    monkeypatch.setattr(curves, "PLACES", 100)
+@pytest.mark.parametrize("limit", [{"PLACES": 100}, {"CELLS": 3 * 100}])
+def test_of_more_x_than_places_the_extremes_of_each_run_stay(monkeypatch, limit):
+    for name, value in limit.items():
+        monkeypatch.setattr(curves, name, value)
     x, value = np.arange(5_000), np.zeros(5_000)
     spike = value.copy()
     spike[1_234] = 9.0
