@@ -111,13 +111,15 @@ def open(
     config: Mapping[str, Any],
     backend: Nothing | Wandb,
     resume_step: int | None = None,
+    parameters: int | None = None,
     say: record.Say = print,
 ) -> Tracker:
     """Begins or goes on with the record of the run in `folder`; for one process only, the others take `Muted`.
 
     `unit` is what the x-axis counts, "frames" or "images". `config` is plain (dicts, lists, numbers, strings). Rows
     later than `resume_step` are removed (None or 0: all of them). Each attempt adds a line to `provenance.jsonl`: the
-    step that it begins at, the steps that were lost since (as far as rows tell), and where it runs.
+    step that it begins at, the steps that were lost since (as far as rows tell), the number of `parameters` where that
+    is given, and where it runs.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,7 @@ def open(
     removed = record.rewind(folder / "metrics.jsonl", step)
     if removed.rows:
         say(f"metrics.jsonl: went back to step {step:,}; rows removed: {removed.rows}")
-    origin = provenance.gather()
+    origin = provenance.gather() | ({} if parameters is None else {"parameters": parameters})
     with (folder / "provenance.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, "lost_steps": removed.steps, **origin}) + "\n")
     rows = record.Record(folder, unit, say)

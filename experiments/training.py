@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from core import distributed, loop, platform, profiling, progress, stopping, tracking, types
 from core.checkpoints import checkpoint
 from experiments.config import build, command_line, resume, saved
@@ -211,7 +213,13 @@ def _loop(
     tracker = tracking.Muted()
     if distributed.primary():
         tracker = tracking.open(
-            folder, unit=source.unit, config=settings, backend=run.tracker, resume_step=start.step, say=bar.message
+            folder,
+            unit=source.unit,
+            config=settings,
+            backend=run.tracker,
+            resume_step=start.step,
+            parameters=sum(each.size for each in jax.tree.leaves(start.state.params)),
+            say=bar.message,
         )
     profiler = profiling.Profiler(folder=folder / "profile") if run.profile and distributed.primary() else None
     status = "failed"

@@ -45,7 +45,7 @@ class Wanted:
     cache: bool = True
     published: tuple[str, ...] | str | bool | None = None
     media: Literal["beside", "inside", "none"] = "beside"
-    media_limit: ranges.PositiveInt = 200_000_000  # bytes
+    media_limit: ranges.PositiveInt  # bytes
     out: str
 
     def __post_init__(self):
@@ -119,7 +119,7 @@ def write(
     out: Path,
     *,
     mode: media.Mode = "beside",
-    limit: int = media.LIMIT,
+    limit: int,
 ) -> list[str]:
     """The page at `place`, all other forms of the report in the folder `out`; files that only an earlier report had go.
 
@@ -140,18 +140,20 @@ def write(
         for name in _tables_and_figures(earlier):
             (out / name).unlink(missing_ok=True)
         blocks, seen = media.blocks(found, out, mode, limit=limit)
-        drawn = figures.write(found, out)
-        texts["report.md"] = writing.markdown(found, every, brief=False) + figures.links(drawn) + media.links(blocks)
-        for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files as they are
-        names = ["report.json", *sorted(texts), *(["curves.csv"] if drawn else []), *(name for _, name in drawn)]
-        content = {**head, "files": names, **writing.content(found), "media": media.content(blocks)}
-        text = writing.as_json(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-        (out / "report.json.part").write_bytes(text + b"\n")
-        (out / "report.json.part").replace(out / "report.json")  # one that is cut short would have no mark
-        told = {"command": head["command"], "written": head["written"], "files": names, "beside": beside}
-        text = page.render(found, every, **told, media=blocks)
-        place.write_text(text, encoding="utf-8", errors="replace")
+        with figures.written(found, out) as drawn:
+            texts["report.md"] = (
+                writing.markdown(found, every, brief=False) + figures.links(drawn) + media.links(blocks)
+            )
+            for name, text in texts.items():
+                (out / name).write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files as they are
+            names = ["report.json", *sorted(texts), *(["curves.csv"] if drawn else []), *(name for _, name in drawn)]
+            content = {**head, "files": names, **writing.content(found), "media": media.content(blocks)}
+            text = writing.as_json(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+            (out / "report.json.part").write_bytes(text + b"\n")
+            (out / "report.json.part").replace(out / "report.json")  # one that is cut short would have no mark
+            told = {"command": head["command"], "written": head["written"], "files": names, "beside": beside}
+            text = page.render(found, every, **told, media=blocks)
+            place.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise build.ConfigError("out", f"={out}: {error.strerror}") from error
     return seen

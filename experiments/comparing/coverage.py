@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments.comparing.numbers import differences, statistics
+from experiments.comparing.numbers import differences, overall, statistics
 from experiments.comparing.parts import suites
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -81,7 +81,7 @@ def of_suite(name: str, n: int, *, games: int = 20, draws: int = 400, seed: int 
     truth = _truth(name, games)
     held: dict[str, int] = dict.fromkeys(_FIGURES, 0)
     for _ in range(draws):
-        found = suites.figures([scores[0] for scores in _games(random, name, n, games, 1)])
+        found = overall.figures([scores[0] for scores in _games(random, name, n, games, 1)])
         for figure, true in truth.items():
             interval = getattr(found, figure)[1]
             held[figure] += interval is not None and interval[0] <= true <= interval[1]
@@ -92,7 +92,7 @@ def of_suite_mean(name: str, n: int, *, games: int = 20, draws: int = 10_000, se
     """Of the mean alone, which is quick."""
     tasks = _games(np.random.default_rng(seed), name, n, games, draws)
     away = np.mean([scores.mean(axis=-1) for scores in tasks], axis=0) - _truth(name, games)["mean"]
-    return float(np.mean(np.abs(away) <= suites.half_of_mean(tasks)))
+    return float(np.mean(np.abs(away) <= overall.half_of_mean(tasks)))
 
 
 def wrong_over_games(name: str, n: int, m: int, *, games: int, draws: int = 10_000, seed: int = 0) -> float:
@@ -107,7 +107,7 @@ def bootstrap_over_games(n: int, *, games: int = 20, draws: int = 400, seed: int
     random, wrong = np.random.default_rng(seed), 0
     for _ in range(draws):
         first, second = (
-            suites.resampled([scores[0] for scores in _games(random, "normal", n, games, 1)], side)["iqm"]
+            overall.resampled([scores[0] for scores in _games(random, "normal", n, games, 1)], side)["iqm"]
             for side in (0, 1)
         )
         low, high = statistics.percentiles(second - first) or (0, 0)
@@ -134,7 +134,7 @@ def _truth(name: str, games: int) -> dict[str, float]:
     many = [scores[0] for scores in _games(np.random.default_rng(99), name, 20_000, games, 1)]
     centres = np.arange(games) / games
     told = {"median": float(np.median(centres)), "mean": float(centres.mean())}
-    return told | {"iqm": suites.iqm(many), "optimality_gap": suites.optimality_gap(many)}
+    return told | {"iqm": overall.iqm(many), "optimality_gap": overall.optimality_gap(many)}
 
 
 def table() -> str:

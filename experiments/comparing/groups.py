@@ -1,6 +1,7 @@
 """Which runs belong together: what differs in their settings, the task each is on, and the protocol it is judged by."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -20,6 +21,8 @@ ORIGIN = "provenance"  # of keys that are no settings: `provenance.git.revision`
 _DATA = re.compile(r"source\.(data|path|folder)(\..*)?|evaluators\.\w+\.data(\..*)?")  # which images: the task
 # Choices in the order in which they are tried as labels: what learns, all others (None), what only goes with it.
 _LABELS = ("learner", "network", "optimizer", None, "evaluators", "experiment", "debug", "mesh", "tracker")
+
+_SCALARS = {str, int, float, bool, type(None)}
 
 Values = tuple[Any, ...]  # of one setting, a value for each run; None where a run has none
 
@@ -44,9 +47,16 @@ def settings(run: reading.Run) -> dict[str, Any]:
 
 def flatten(node: Any, key: str = "") -> dict[str, Any]:
     """{"a.b": 1} of {"a": {"b": 1}}; lists and empty mappings are values."""
-    if not isinstance(node, Mapping) or (not node and key):
+    if not isinstance(node, dict | Mapping) or (not node and key):  # a dict is known at once
         return {key: node}
-    return {k: v for name, value in node.items() for k, v in flatten(value, f"{key}.{name}".lstrip(".")).items()}
+    found = {}
+    for name, value in node.items():
+        own = f"{key}.{name}".lstrip(".")
+        if type(value) in _SCALARS:
+            found[own] = value
+        else:
+            found |= flatten(value, own)
+    return found
 
 
 class Table:
@@ -182,7 +192,13 @@ def protocol_differences(protocols: Iterable[Mapping[str, Any]]) -> dict[str, li
 
 def canonical(value: Any) -> str:
     """Equal for equal values: 1 and 1.0, mappings in any order."""
-    return json.dumps(_plain(value), sort_keys=True)
+    return _canonical_scalar(value) if type(value) in _SCALARS else json.dumps(_plain(value), sort_keys=True)
+
+
+@functools.lru_cache(maxsize=100_000, typed=True)
+def _canonical_scalar(value: Any) -> str:
+    """Settings of thousands of runs are mostly the same."""
+    return json.dumps(_plain(value))
 
 
 def shown(value: Any) -> str:

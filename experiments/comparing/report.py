@@ -91,14 +91,14 @@ def make(runs: Sequence[reading.Run], left_out: Sequence[reading.LeftOut], asked
         parameters=tuple(parameters.make(every_cell, differences, members)),
         verdicts=tuple(verdicts),
         suites=tuple(normalised.suites()),
-        contests=tuple(normalised.contests(scoring.of_verdicts(asked))),
+        contests=tuple(normalised.contests(scoring.of_verdicts(asked), paired=asked.paired)),
         profiles=tuple(normalised.profiles(scoring.of_verdicts(asked))),
         efficiency=tuple(efficiency.make(ordered, members, metrics, every_cell, asked)),
         notes=(
             *_notes(members, known, asked),
             *_of_verdicts(verdicts, metrics),
             *pairs.too_many(every_cell, metrics, asked),
-            *normalised.notes(scoring.of_verdicts(asked)),
+            *normalised.notes(scoring.of_verdicts(asked), paired=asked.paired),
             *missing,
             *unreadable,
         ),
@@ -117,9 +117,11 @@ def direction(metric: str, runs: Iterable[reading.Run]) -> str:
 def _without_copies(runs: Sequence[reading.Run]) -> tuple[list[reading.Run], list[reading.LeftOut]]:
     """Without folders whose settings and rows are those of another: had it run again, its seconds would differ."""
     first: dict[tuple[str, str], reading.Run] = {}
+    digests = collections.Counter(run.digest for run in runs)
     copies = []
     for run in runs:
-        same = first.setdefault((run.digest, groups.canonical([run.config, run.protocol])), run)
+        settings = groups.canonical([run.config, run.protocol]) if digests[run.digest] > 1 else ""
+        same = first.setdefault((run.digest, settings), run)
         if same is not run:
             copies.append(
                 reading.LeftOut(folder=run.folder, reason=f"a copy of {same.folder}: the same settings and rows")
@@ -164,7 +166,15 @@ def _order(members: Sequence[scoring.Member], labels: Mapping[str, Mapping[str, 
 
 def _environments(table: groups.Table) -> list[groups.Difference]:
     """Code, hardware and packages, where they differ."""
-    left = ("step", "command", "git.branch", "hardware.host", "hardware.memory_bytes", "hardware.usable_cores")
+    left = (
+        "step",
+        "parameters",
+        "command",
+        "git.branch",
+        "hardware.host",
+        "hardware.memory_bytes",
+        "hardware.usable_cores",
+    )
     keys = [key for key in table.keys if key.startswith(f"{groups.ORIGIN}.")]
     keys = [key for key in keys if not key.removeprefix(f"{groups.ORIGIN}.").startswith(left)]
     found = [groups.Difference(key.removeprefix(f"{groups.ORIGIN}."), table.values(key)) for key in keys]

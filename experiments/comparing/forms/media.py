@@ -27,7 +27,6 @@ from experiments.comparing.forms import writing
 from experiments.config import build, saved
 
 Mode = Literal["beside", "inside", "none"]
-LIMIT = 200_000_000  # bytes of all files together
 FOLDER = "media"  # in the report's folder
 _KINDS = {".png": "image/png", ".mp4": "video/mp4", ".gif": "image/gif"}
 _FILE = re.compile(r"(.+)-(\d+)\.(png|mp4|gif)")  # as `core.record` names them: <name>-<frames or images>
@@ -43,9 +42,7 @@ class _Shown:
     path: Path
 
 
-def blocks(
-    found: report.Report, out: Path, mode: Mode, *, limit: int = LIMIT
-) -> tuple[list[dict[str, Any]], list[str]]:
+def blocks(found: report.Report, out: Path, mode: Mode, *, limit: int) -> tuple[list[dict[str, Any]], list[str]]:
     """Copies (`beside`) or encodes (`inside`) what is to be seen: the blocks, and what it cost or left out in lines.
 
     Beside, files go into `out`/media/. Files beyond `limit` bytes are left out.

@@ -15,16 +15,27 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import orjson
 
 from experiments.comparing import groups, report, scoring
 from experiments.comparing.forms import tables, writing
-from experiments.comparing.parts import curves, published
+from experiments.comparing.parts import curves, published, suites
 from experiments.comparing.runs import reading, rows
 
 _FOLDER = Path(__file__).parent / "page"
 _STYLES = ("uPlot.min.css", "report.css")
 # One script; each file uses what those before it define.
-_SCRIPTS = ("uPlot.iife.min.js", "dom.js", "data.js", "plot.js", "tables.js", "curves.js", "runs.js", "report.js")
+_SCRIPTS = (
+    "uPlot.iife.min.js",
+    "dom.js",
+    "data.js",
+    "plot.js",
+    "tables.js",
+    "curves.js",
+    "profiles.js",
+    "runs.js",
+    "report.js",
+)
 
 
 def render(
@@ -82,6 +93,10 @@ def content(
         "metrics": found.metrics,
         "curves": [_curve(curve, number) for curve in found.curves],
         "published": [_published(each) for each in found.published],
+        "profiles": [
+            {"games": own[0].games, "curves": [_profile(each, number) for each in own]}
+            for own in suites.together(found.profiles)
+        ],
         "runs": _runs(found, number),
         "settings": [{"key": each.key, "values": [_setting(value) for value in each.values]} for each in settings],
         "tables": [
@@ -106,7 +121,7 @@ def packed(values: Mapping[str, Any]) -> str:
     the int32 differences of whole numbers, which compress best.
     """
     arrays = _Arrays()
-    text = writing.as_json(arrays.taken(values))
+    text = writing.as_json(values, default=arrays.taken, option=orjson.OPT_NON_STR_KEYS)
     text += b" " * (-len(text) % 8)
     raw = struct.pack("<Q", len(text)) + text + b"".join(arrays.parts)
     return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
@@ -159,6 +174,10 @@ def _published(each: published.Published) -> dict[str, Any]:
     return {name: getattr(each, name) for name in names}
 
 
+def _profile(each: suites.Profile, number: Mapping[str, int]) -> dict[str, Any]:
+    return {"group": number[each.group], **{name: getattr(each, name) for name in ("tau", "share", "low", "high")}}
+
+
 def _runs(found: report.Report, number: Mapping[str, int]) -> list[dict[str, Any]]:
     """What a run is drawn by as a point: its values, and how far it went along each axis."""
     reached: dict[Path, dict[str, float]] = {}
@@ -192,16 +211,15 @@ class _Arrays:
 
     def __init__(self):
         self.parts, self.bytes = list[bytes](), 0
+        self._places = dict[int, list[Any]]()  # of arrays by their id
 
     def taken(self, value: Any) -> Any:
-        """`value` with places in here instead of arrays, and paths as text."""
+        """What JSON has instead of a value that it does not know: of an array its place in here, of all else text."""
         if isinstance(value, np.ndarray):
-            return {"array": self._add(*_as_bytes(value))}
-        if isinstance(value, Mapping):
-            return {str(key): self.taken(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.taken(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
+            if id(value) not in self._places:
+                self._places[id(value)] = self._add(*_as_bytes(value))
+            return {"array": self._places[id(value)]}
+        return dict(value) if isinstance(value, Mapping) else str(value)
 
     def _add(self, kind: str, array: np.ndarray) -> list[Any]:
         raw = array.tobytes()

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,6 +48,7 @@ def markdown(found: report.Report, every: Sequence[tables.Table], *, brief: bool
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
+@functools.lru_cache(maxsize=10_000)
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is."""
     plain = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -63,8 +65,9 @@ def method(found: report.Report, *, text: Callable[[str], str] = escaped) -> lis
         "Welch's test; where groups have unlike numbers of seeds, with fewer degrees of freedom, and Student's with "
         "a common spread: both must tell"
     )
+    games = "both tests of the difference of means"
     if asked.paired:
-        test = "Student's test of the differences of seeds that both groups have"
+        test = games = "Student's test of the differences of seeds that both groups have"
     directions = ", ".join(
         f"{name} ({better}{' is better' * (better != scoring.UNKNOWN)})" for name, better in found.metrics.items()
     )
@@ -77,7 +80,7 @@ def method(found: report.Report, *, text: Callable[[str], str] = escaped) -> lis
         f"{statistics.RESAMPLES} resamples of seeds within tasks.",
         f"Verdicts: {test}, p at most 0.05, {statistics.LEAST} seeds of each at least. Every pair is tested by itself: "
         "of 20 pairs that do not differ one may be called better or worse. `p by Holm` takes all of them together. "
-        "Over games: both tests of the difference of means, variances added up and seeds never paired.",
+        f"Over games: {games}, variances added up.",
         f"More seeds: for a chance of {differences.POWER:.0%} to tell, if the true difference and spread are those "
         "seen and scores are normal.",
         "P(better): the chance that a seed of the second group beats one of the first, ties half"
@@ -111,12 +114,12 @@ def as_csv(table: tables.Table) -> str:
     return file.getvalue()
 
 
-def as_json(values: Any, *, option: int = 0) -> bytes:
+def as_json(values: Any, *, default: Callable[[Any], Any] = str, option: int = 0) -> bytes:
     """UTF-8, whatever names of files and settings hold."""
     try:
-        return orjson.dumps(values, default=str, option=option)
+        return orjson.dumps(values, default=default, option=option)
     except TypeError:  # what `valid` mends
-        return orjson.dumps(valid(values), default=str, option=option)
+        return orjson.dumps(valid(values), default=default, option=option)
 
 
 def valid(value: Any) -> Any:
@@ -151,6 +154,7 @@ def _markdown(table: tables.Table) -> list[str]:
     return [line([escaped(name.strip()) for name in table.columns]), "|" + " --- |" * len(table.columns), *rows]
 
 
+@functools.lru_cache(maxsize=10_000)
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in re.sub(r"\s+", " ", text).strip())
 
@@ -171,6 +175,8 @@ def _by_folder(found: report.Report, every: Sequence[groups.Difference]) -> list
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in (str, int, float, bool, type(None)):  # most of them
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -178,5 +184,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
     if isinstance(value, np.ndarray):
-        return [None if isinstance(item, float) and item != item else item for item in value.tolist()]
+        return [None if item != item else item for item in value.tolist()]
     return str(value) if isinstance(value, Path) else value

@@ -32,6 +32,7 @@ class Cost:
     updates: float | None  # None where n is 0
     images: float | None
     sampler_steps: tuple[int, ...]  # of the runs; () where there is no sampler
+    parameters: tuple[int, ...]  # that gradients move, of a GAN both players'; () of runs of before that was noted
 
 
 def make(runs: Sequence[reading.Run], members: Sequence[scoring.Member], asked: scoring.Asked) -> list[Cost]:
@@ -72,14 +73,24 @@ def table(found: Sequence[Cost]) -> tuple[str, str, tuple[str, ...], tuple[tuple
         "n",
         *(each for both in zip(names, intervals, strict=True) for each in both),
     )
-    columns += ("hours", "device hours", "updates", "images", "sampler steps", "mean of fewer", "not counted")
+    columns += (
+        "hours",
+        "device hours",
+        "updates",
+        "images",
+        "parameters",
+        "sampler steps",
+        "mean of fewer",
+        "not counted",
+    )
     rows = []
     for each in found:
         figures = [part for name in FIGURES for part in each.figures.get(name, (None, None))]
         steps = ", ".join(map(str, each.sampler_steps))
+        sizes = each.parameters[0] if len(each.parameters) == 1 else ", ".join(f"{n:,}" for n in each.parameters)
         left = "; ".join(f"{folder}, {why}" for folder, why in each.missing)
         fewer = ", ".join(f"{name.removeprefix('eval/')} {n} of {each.n} runs" for name, n in each.fewer.items())
-        costs = (each.hours, each.device_hours, each.updates, each.images, steps, fewer, left)
+        costs = (each.hours, each.device_hours, each.updates, each.images, sizes, steps, fewer, left)
         rows.append((each.group, each.task, each.protocol, each.n, *figures, *costs))
     return "costs", "What models of images reached, and at what cost: means of last values", columns, tuple(rows)
 
@@ -101,6 +112,7 @@ def _cost(runs: Sequence[reading.Run], *, missing: tuple[tuple[Path, str], ...],
 
     flat = [groups.flatten(dict(run.config)) for run in runs]
     steps = {next((own[key] for key in _STEPS if isinstance(own.get(key), int)), None) for own in flat}
+    sizes = {n for run in runs if type(n := run.origin.get("parameters")) is int}
     return Cost(
         **head,
         n=len(runs),
@@ -112,4 +124,5 @@ def _cost(runs: Sequence[reading.Run], *, missing: tuple[tuple[Path, str], ...],
         updates=mean([end.steps for end in last]),
         images=mean([end.x for end in last]),
         sampler_steps=tuple(sorted(each for each in steps if each is not None)),
+        parameters=tuple(sorted(sizes)),
     )

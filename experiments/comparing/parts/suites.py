@@ -3,7 +3,8 @@
 Medians, interquartile means (IQM), optimality gaps and profiles have percentile bootstrap intervals over seeds drawn
 within their games, as rliable 1.2 makes them (arXiv:2108.13264). Means have Student's t interval with the variances
 of the games added up and Satterthwaite's degrees of freedom. Verdicts are of the means: Welch's and Student's test
-likewise over all games. Tasks are lists of scores [seeds], or [..., seeds], one of each game.
+likewise over all games; of seeds that are paired, Student's of their differences. Tasks are lists of scores [seeds],
+or [..., seeds], one of each game.
 """
 
 import collections
@@ -17,7 +18,7 @@ import numpy as np
 
 from agents import scores
 from experiments.comparing import groups, scoring
-from experiments.comparing.numbers import differences, statistics
+from experiments.comparing.numbers import differences, overall, statistics
 from experiments.comparing.numbers.statistics import Interval
 from experiments.comparing.parts import pairs
 
@@ -25,22 +26,7 @@ MARKS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # human-normalised scores of 
 
 NAMED = 10  # groups that a note names
 
-Tasks = Sequence[np.ndarray]
 _Groups = Mapping[str, dict[str, np.ndarray]]  # group -> game -> [seeds]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Figures:
-    """Normalised scores over several tasks; each figure is (value, interval)."""
-
-    tasks: int
-    fewest: int  # seeds of a task
-    most: int
-    median: tuple[float, Interval]
-    iqm: tuple[float, Interval]
-    mean: tuple[float, Interval]
-    optimality_gap: tuple[float, Interval]
-    warnings: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +36,7 @@ class Suite:
     group: str
     which: str
     games: tuple[str, ...]
-    figures: Figures
+    figures: overall.Figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,49 +77,79 @@ class Scores:
     def __init__(self, every: Sequence[scoring.Cell], protocols: Mapping[str, Mapping[str, Any]]):
         # (which, protocol) -> group -> game -> [seeds]
         self.groups = collections.defaultdict[tuple[str, str], dict[str, dict[str, np.ndarray]]](dict)
+        self._seeds = dict[tuple[str, str, str, str], list[str]]()  # likewise, of which seeds they are
         for cell in every:
             if cell.metric == scoring.RETURN and cell.values and cell.task in scores.published():
                 rest = {key: value for key, value in protocols.get(cell.protocol, {}).items() if value != cell.task}
                 values = [scores.human_normalised(cell.task, value) for *_, value in cell.values]
-                games = self.groups[cell.which, groups.digest(rest)].setdefault(cell.group, {})
+                protocol = groups.digest(rest)
+                games = self.groups[cell.which, protocol].setdefault(cell.group, {})
                 games[cell.task] = np.asarray(values, np.float64)
+                self._seeds[cell.which, protocol, cell.group, cell.task] = [str(seed) for seed, *_ in cell.values]
 
     def suites(self) -> list[Suite]:
         """Over the Atari games that a group has, where there are several that are alike but for the game."""
         return [
-            Suite(group=group, which=which, games=tuple(games), figures=figures(list(games.values())))
+            Suite(group=group, which=which, games=tuple(games), figures=overall.figures(list(games.values())))
             for (which, _), own in self.groups.items()
             for group, games in own.items()
             if len(games) > 1
         ]
 
-    def contests(self, which: str) -> list[Contest]:
-        """Of each pair of groups that have several games in common; of too many groups, of each and the best."""
+    def contests(self, which: str, *, paired: bool = False) -> list[Contest]:
+        """Of each pair of groups that have several games in common; of too many groups, of each and the best.
+
+        With `paired`, over the games and seeds that both have; what that leaves out is told beside the verdict.
+        """
         found = []
-        for own in self._several(which):
+        for protocol, own in self._several(which):
             drawn = {}
             for one, two in _chosen(own):
-                if len(own[one].keys() & own[two].keys()) > 1:
-                    found.append(contest(which, (one, two), own[one], own[two], drawn))
+                first, second, left = own[one], own[two], ""
+                if paired:
+                    first, second, left = self._paired(which, protocol, one, two)
+                if len(first.keys() & second.keys()) > 1:
+                    made = contest(which, (one, two), first, second, drawn, paired=paired)
+                    found.append(dataclasses.replace(made, told=made.told + left))
         return found
+
+    def _paired(
+        self, which: str, protocol: str, one: str, two: str
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]:
+        """Both groups' scores at the seeds that both have, and what is left out; games of one side stay."""
+        sides = [dict(self.groups[which, protocol][group]) for group in (one, two)]
+        apart, alone = [], 0
+        for game in [game for game in sides[0] if game in sides[1]]:
+            seeds = [self._seeds[which, protocol, group, game] for group in (one, two)]
+            both = [seed for seed in seeds[0] if seed in seeds[1]]
+            if again := any(len(set(own)) < len(own) for own in seeds) or not both:
+                apart.append(f"{game} ({'no seed on both sides' if not both else 'a seed more than once'})")
+            for own, scored in zip(seeds, sides, strict=True):
+                alone += 0 if again else len(own) - len(both)
+                values = scored.pop(game)
+                if not again:
+                    scored[game] = values[[own.index(seed) for seed in both]]
+        told = [f"not paired: {', '.join(apart)}"] * bool(apart)
+        told += [f"runs without one of the same seed, not in it: {alone}"] * bool(alone)
+        return sides[0], sides[1], f" ({'; '.join(told)})" if told else ""
 
     def profiles(self, which: str) -> list[Profile]:
         """Of the groups of several games of one protocol, over those that all of them have, if those are several."""
         found = []
-        for own in self._several(which):
+        for _, own in self._several(which):
             games = _common(own)
             if len(games) > 1:
                 tau = _levels([own[group][game] for group in own for game in games])
                 for group, has in own.items():
-                    share, low, high = profile([has[game] for game in games], tau)
+                    share, low, high = overall.profile([has[game] for game in games], tau)
                     apart = tuple(game for game in has if game not in games)
                     common = {"group": group, "which": which, "games": tuple(games), "apart": apart}
                     found.append(Profile(**common, tau=tau, share=share, low=low, high=high))
         return found
 
-    def notes(self, which: str) -> list[str]:
+    def notes(self, which: str, *, paired: bool = False) -> list[str]:
         """What contests and profiles leave out."""
-        notes = []
+        notes = self._unpaired(which) if paired else []
         for (value, _), every in self.groups.items():
             own = _of_several(every)
             if value != which or not own:
@@ -151,11 +167,32 @@ class Scores:
                 )
         return list(dict.fromkeys(notes))
 
-    def _several(self, which: str) -> Iterator[_Groups]:
-        """Of each protocol the groups of several games."""
-        for (value, _), every in self.groups.items():
+    def _unpaired(self, which: str) -> list[str]:
+        """The pairs of groups that have too few games with seeds on both sides, and why."""
+        notes = []
+        for protocol, own in self._several(which):
+            for one, two in _chosen(own):
+                first, second, told = self._paired(which, protocol, one, two)
+                if len(own[one].keys() & own[two].keys()) > 1 and len(first.keys() & second.keys()) < 2:
+                    notes.append(f"over games, {two} against {one} is not compared: fewer than two games to pair{told}")
+        more = [f"and {len(notes) - NAMED:,} more such pairs"] * (len(notes) > NAMED)
+        return notes[:NAMED] + more
+
+    def _several(self, which: str) -> Iterator[tuple[str, _Groups]]:
+        """Each protocol and its groups of several games."""
+        for (value, protocol), every in self.groups.items():
             if value == which and (own := _of_several(every)):
-                yield own
+                yield protocol, own
+
+
+def together(every: Sequence[Profile]) -> list[list[Profile]]:
+    """Those of one set of games and protocol, which one figure shows: each group is among them once."""
+    made = list[list[Profile]]()
+    for each in every:
+        if not made or each.games != made[-1][0].games or each.group in [own.group for own in made[-1]]:
+            made.append([])
+        made[-1].append(each)
+    return made
 
 
 def _of_several(every: _Groups) -> _Groups:
@@ -180,98 +217,12 @@ def _best(own: _Groups) -> str:
 
     def place(group: str) -> tuple[int, bool, float]:
         tasks = list(own[group].values())
-        return len(tasks), min(map(len, tasks)) >= statistics.LEAST, mean(tasks)
+        return len(tasks), min(map(len, tasks)) >= statistics.LEAST, overall.mean(tasks)
 
     return max(own, key=place)
 
 
-# ---- one group ----
-
-
-def iqm(tasks: Tasks) -> float:
-    """The mean of the middle half of all scores of all tasks together."""
-    return float(statistics.iqm(np.sort(np.concatenate(list(tasks)))))
-
-
-def median(tasks: Tasks) -> float:
-    """The median over tasks of the means over seeds."""
-    return float(np.median([np.mean(scores) for scores in tasks]))
-
-
-def mean(tasks: Tasks) -> float:
-    return float(np.mean([np.mean(scores) for scores in tasks]))
-
-
-def optimality_gap(tasks: Tasks, *, target: float = 1.0) -> float:
-    """How far scores fall short of `target` on average, those above it counted as at it; 0 is best."""
-    return target - mean([np.minimum(scores, target) for scores in tasks])
-
-
-def figures(tasks: Tasks) -> Figures:
-    fewest, most = min(map(len, tasks)), max(map(len, tasks))
-    drawn = {name: statistics.percentiles(values) for name, values in resampled(tasks).items()}
-    told = []
-    if fewest < statistics.FEW:
-        told.append(f"{fewest} seeds a game: bootstrap intervals (all but the mean's) are too narrow" * (fewest > 1))
-    if single := sum(len(scores) == 1 for scores in tasks):
-        told.append(f"one seed in {single} of {len(tasks)} games: no interval knows their spread, the mean has none")
-    if fewest < most:
-        told.append("games with more seeds weigh more in the IQM")
-    return Figures(
-        tasks=len(tasks),
-        fewest=fewest,
-        most=most,
-        median=(median(tasks), drawn["median"]),
-        iqm=(iqm(tasks), drawn["iqm"]),
-        mean=(mean(tasks), mean_interval(tasks)),
-        optimality_gap=(optimality_gap(tasks), drawn["optimality_gap"]),
-        warnings=tuple(each for each in told if each),
-    )
-
-
-def mean_interval(tasks: Tasks) -> Interval:
-    """None where a task has one seed, or none any spread."""
-    if min(map(len, tasks)) < 2 or all(map(statistics.flat, tasks)):
-        return None
-    value, half = mean(tasks), float(half_of_mean(tasks))
-    return value - half, value + half
-
-
-def half_of_mean(tasks: Tasks) -> np.ndarray:
-    """Half the t interval of the mean over tasks, of [..., seeds] a task, two or more."""
-    variance, n = _spread(tasks)
-    error, freedom = _sum(variance / n, n - 1)
-    return statistics.critical(freedom) * error / len(tasks)
-
-
-def resampled(tasks: Tasks, side: int = 0) -> dict[str, np.ndarray]:
-    """Each figure [resamples] with seeds drawn anew within tasks; draws of sides 0 and 1 are independent."""
-    weights = [statistics.counts(len(own), 2 * place + side) for place, own in enumerate(tasks)]
-    means = lambda every: np.stack([own @ w / len(own) for own, w in zip(every, weights, strict=True)])
-    every = means(tasks)
-    capped = means([np.minimum(own, 1.0) for own in tasks])
-    found = {"mean": every.mean(axis=0), "median": np.median(every, axis=0), "optimality_gap": 1 - capped.mean(axis=0)}
-    if all(len(own) < 2 or statistics.flat(own) for own in tasks):  # rounding is no spread
-        found = {name: np.full(statistics.RESAMPLES, values[0]) for name, values in found.items()}
-    pooled = np.concatenate(list(tasks))
-    order, cut = np.argsort(pooled, kind="stable"), int(0.25 * len(pooled))
-    drawn = np.concatenate(weights)[order]  # how often each score is drawn, the lowest first
-    last = np.cumsum(drawn, axis=0)
-    middle = np.clip(last, cut, len(pooled) - cut) - np.clip(last - drawn, cut, len(pooled) - cut)
-    return found | {"iqm": pooled[order] @ middle / (len(pooled) - 2 * cut)}
-
-
-def profile(tasks: Tasks, tau: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The share of scores above each `tau` [points], and its bootstrap band."""
-    above = [own > tau[:, None] for own in tasks]  # [points, seeds] each
-    share = np.mean([each.mean(axis=1) for each in above], axis=0)
-    parts = np.concatenate([each / each.shape[1] for each in above], axis=1)
-    weights = np.concatenate([statistics.counts(len(own), 2 * place) for place, own in enumerate(tasks)])
-    low, high = statistics.between(parts @ weights / len(tasks))
-    return share, low, np.minimum(high, 1.0)
-
-
-def _levels(tasks: Tasks) -> np.ndarray:
+def _levels(tasks: overall.Tasks) -> np.ndarray:
     """From the lowest score to the highest, close together where most scores are."""
     least, most = min(own.min() for own in tasks), max(own.max() for own in tasks)
     fine = np.linspace(min(least, 0.0), max(min(most, 2.0), 0.0), 101)
@@ -282,14 +233,14 @@ def _levels(tasks: Tasks) -> np.ndarray:
 # ---- two groups ----
 
 
-def apart(first: Tasks, second: Tasks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def apart(first: overall.Tasks, second: overall.Tasks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """mean(second) - mean(first) over tasks, half its interval and the two-sided p.
 
     Of [..., seeds] a task, two or more. Where numbers of seeds differ, Student's test must tell as well as Welch's.
     """
     one, two = (np.stack([own.mean(axis=-1) for own in tasks]) for tasks in (first, second))
     difference = (two - one).mean(axis=0)
-    return difference, *_told(difference, _tests(*_spread(first), *_spread(second)))
+    return difference, *_told(difference, _tests(*overall.spread(first), *overall.spread(second)))
 
 
 def _told(difference: Any, tests: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -299,24 +250,21 @@ def _told(difference: Any, tests: Sequence[tuple[np.ndarray, np.ndarray]]) -> tu
     return np.max(halves, axis=0), np.max(p, axis=0)
 
 
-def _spread(tasks: Tasks) -> tuple[np.ndarray, np.ndarray]:
-    """The variances [tasks, ...], and how many seeds each is of, [tasks, 1, ...]."""
-    variance = np.stack([own.var(axis=-1, ddof=1) for own in tasks])
-    return variance, np.reshape([own.shape[-1] for own in tasks], (-1, *[1] * (variance.ndim - 1)))
+def _tests(
+    one: np.ndarray, n: np.ndarray, two: np.ndarray | None = None, m: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(standard error, degrees of freedom) of both tests of a mean over tasks, of variances of n and m seeds.
 
-
-def _tests(one: np.ndarray, n: np.ndarray, two: np.ndarray, m: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(standard error, degrees of freedom) of both tests of a mean over tasks, of variances of n and m seeds."""
-    welch = _sum(np.concatenate([one / n, two / m]), np.concatenate([n, m]) - 1)
-    freedom = n + m - 2
-    pooled = _sum(((n - 1) * one + (m - 1) * two) / freedom * (1 / n + 1 / m), freedom)
-    return [(error / len(one), freedom) for error, freedom in (welch, pooled)]
-
-
-def _sum(variances: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The standard error of a sum of means [terms, ...] of these variances, and Satterthwaite's degrees of freedom."""
-    total = variances.sum(axis=0)
-    return np.sqrt(total), total**2 / (variances**2 / freedom).sum(axis=0)
+    Of `one` alone, which are differences of pairs, of Student's test.
+    """
+    if two is None or m is None:
+        found = [overall.added_up(one / n, n - 1)]
+    else:
+        freedom = n + m - 2
+        welch = overall.added_up(np.concatenate([one / n, two / m]), np.concatenate([n, m]) - 1)
+        pooled = overall.added_up(((n - 1) * one + (m - 1) * two) / freedom * (1 / n + 1 / m), freedom)
+        found = [welch, pooled]
+    return [(error / len(one), freedom) for error, freedom in found]
 
 
 def contest(
@@ -325,24 +273,31 @@ def contest(
     one: Mapping[str, np.ndarray],
     two: Mapping[str, np.ndarray],
     drawn: dict[Any, np.ndarray] | None = None,
+    *,
+    paired: bool = False,
 ) -> Contest:
-    """`pair[1]` against `pair[0]`, scores of each game. `drawn` keeps the resampled IQMs of groups by their names."""
+    """`pair[1]` against `pair[0]`, scores of each game. `drawn` keeps the resampled IQMs of groups by their names.
+
+    With `paired` the scores of a game are of the same seeds on both sides, in the same order.
+    """
     games = tuple(game for game in one if game in two)
     first, second = [one[game] for game in games], [two[game] for game in games]
+    away = [after - before for before, after in zip(first, second, strict=True)] if paired else []
     drawn = {} if drawn is None else drawn
-    for side, (group, tasks) in enumerate(zip(pair, (first, second), strict=True)):
-        if (group, games, side) not in drawn:
-            drawn[group, games, side] = resampled(tasks, side)["iqm"]
-    flat = all(map(statistics.flat, [*first, *second]))
-    difference, interval, p, spreads = mean(second) - mean(first), None, None, ()
-    if min(map(len, [*first, *second])) > 1 and not flat:
-        spreads = (*_spread(first), *_spread(second))
+    keys = [(group, games, 0 if paired else side) for side, group in enumerate(pair)]  # seeds drawn alike, or not
+    for key, tasks in zip(keys, (first, second), strict=True):
+        if paired or key not in drawn:
+            drawn[key] = overall.resampled(tasks, key[-1])["iqm"]
+    difference, interval, p, spreads = overall.mean(second) - overall.mean(first), None, None, ()
+    if min(map(len, [*first, *second])) > 1 and not _flat(first, second, away):
+        spreads = overall.spread(away) if paired else (*overall.spread(first), *overall.spread(second))
         half, told = map(float, _told(difference, _tests(*spreads)))
         interval, p = (difference - half, difference + half), told
     short = [game for game, *both in zip(games, first, second, strict=True) if min(map(len, both)) < statistics.LEAST]
     sure = not short and p is not None and p <= 1 - statistics.LEVEL
     verdict = ("better" if difference > 0 else "worse") if sure else "cannot tell"
-    wins = [differences.wins(one, two, "higher") for one, two in zip(first, second, strict=True)]
+    sides = [(np.zeros(1), each) for each in away] if paired else zip(first, second, strict=True)
+    wins = [differences.wins(one, two, "higher") for one, two in sides]
     chances = np.mean([differences.resampled_improvement(each, place) for place, each in enumerate(wins)], axis=0)
     return Contest(
         which=which,
@@ -352,27 +307,40 @@ def contest(
         only_first=tuple(game for game in one if game not in two),
         only_second=tuple(game for game in two if game not in one),
         mean=(difference, interval),
-        iqm=(iqm(second) - iqm(first), statistics.percentiles(drawn[pair[1], games, 1] - drawn[pair[0], games, 0])),
+        iqm=(overall.iqm(second) - overall.iqm(first), statistics.percentiles(drawn[keys[1]] - drawn[keys[0]])),
         p=p,
         improvement=(float(np.mean([each.mean() for each in wins])), statistics.percentiles(chances)),
         verdict=verdict,
-        told=verdict if sure else f"cannot tell yet: {_wanted(difference, spreads, short)}",
+        told=verdict if sure else f"cannot tell yet: {_wanted(difference, spreads, short, paired=paired)}",
     )
 
 
-def _wanted(difference: float, spreads: Sequence[np.ndarray], short: Sequence[str]) -> str:
+def _flat(first: overall.Tasks, second: overall.Tasks, away: overall.Tasks) -> bool:
+    """Whether nothing spreads but by rounding: of pairs their differences `away`, else the scores."""
+    sizes = [
+        statistics.ROUNDING * max(np.abs(one).max(), np.abs(two).max()) for one, two in zip(first, second, strict=True)
+    ]
+    if away:
+        return all(np.ptp(own) <= size for own, size in zip(away, sizes, strict=True))
+    return all(map(statistics.flat, [*first, *second]))
+
+
+def _wanted(difference: float, spreads: Sequence[np.ndarray], short: Sequence[str], *, paired: bool) -> str:
     if short:
-        return f"a verdict takes {statistics.LEAST} seeds of each game at least; fewer of {', '.join(short)}"
+        both = " on both sides" * paired
+        return f"a verdict takes {statistics.LEAST} seeds of each game{both} at least; fewer of {', '.join(short)}"
     if not spreads:
-        return "all seeds of a game score the same"
-    one, n, two, m = spreads
-    there, away = int(min(n.min(), m.min())), abs(difference)
+        return "all seeds of a game " + ("differ by the same" if paired else "score the same")
+    variances, counts, size = spreads[::2], spreads[1::2], abs(difference)
+    there = int(min(n.min() for n in counts))
 
     def enough(k: int) -> bool:
-        told = _tests(one, np.maximum(n, k), two, np.maximum(m, k))
-        return differences.power(away, told) >= differences.POWER
+        more = [np.maximum(n, k) for n in counts]
+        told = _tests(*(part for both in zip(variances, more, strict=True) for part in both))
+        return differences.power(size, told) >= differences.POWER
 
-    found = differences.fewest(enough, there, guess=differences.textbook(float((one + two).sum()), away * len(one)))
+    guess = differences.textbook(float(sum(each.sum() for each in variances)), size * len(variances[0]))
+    found = differences.fewest(enough, there, guess=guess)
     if found is None:
         return f"{differences.MOST_SEEDS} seeds of each game would not show a difference as small as this one"
     return f"about {found} seeds of each game instead of {there}"

@@ -19,7 +19,7 @@ Found = rows.Rows | Exception
 def each(jobs: Mapping[int, cache.Job]) -> Iterator[tuple[int, Found]]:
     """The rows of each job under its number, as they come; or why there are none."""
     sizes = {number: _size(job) for number, job in jobs.items()}
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(jobs))
+    workers = min(cores(), len(jobs))
     if sum(sizes.values()) < LITTLE or workers < 2:
         for number, job in jobs.items():
             yield number, _read(job)
@@ -32,33 +32,38 @@ def each(jobs: Mapping[int, cache.Job]) -> Iterator[tuple[int, Found]]:
             yield from _in_turn(left)
 
 
-def _together(left: dict[int, cache.Job], workers: int) -> Iterator[tuple[int, Found]]:
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _together(left: dict[int, cache.Job], count: int) -> Iterator[tuple[int, Found]]:
     """Takes from `left` what it has read."""
-    pool = _pool(workers)
+    workers = pool(count)
     try:
-        asked = {pool.submit(_read, job): number for number, job in left.items()}
+        asked = {workers.submit(_read, job): number for number, job in left.items()}
         for future in futures.as_completed(asked):
             number = asked.pop(future)  # and with it the rows
             found = future.result()
             del left[number]
             yield number, found
     finally:
-        pool.shutdown(cancel_futures=True)
+        workers.shutdown(cancel_futures=True)
 
 
 def _in_turn(left: dict[int, cache.Job]) -> Iterator[tuple[int, Found]]:
     """Likewise, one at a time, up to the one that ends its process."""
-    with _pool(1) as pool:
+    with pool(1) as worker:
         for number in [*left]:
             job = left.pop(number)
             try:
-                yield number, pool.submit(_read, job).result()
+                yield number, worker.submit(_read, job).result()
             except process.BrokenProcessPool:
                 yield number, RuntimeError("the process that read it was killed (out of memory?)")
                 return
 
 
-def _pool(workers: int) -> process.ProcessPoolExecutor:
+def pool(workers: int) -> process.ProcessPoolExecutor:
     # Processes of their own start: JAX and others in this one have threads, which a fork would lose.
     return process.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
 

@@ -1,6 +1,7 @@
 """The page in Debian's chromium: what a reader does with it, what it must never do, and how it looks to a measure."""
 
 import dataclasses
+import io
 import pathlib
 import re
 import shutil
@@ -276,6 +277,89 @@ def test_runs_as_points_and_through_their_settings(opened: sync_api.Page, found)
     lines.locator("path.in").nth(11).wait_for(state="attached")
 
 
+def test_ranges_are_set_and_cleared_by_keys(opened: sync_api.Page):
+    lines = opened.locator("#parallel")
+    lines.scroll_into_view_if_needed()
+    lines.locator("path").first.wait_for()
+    told = lines.locator("[role=status]")
+    axis = lines.get_by_role("slider", name="Kept of learner.batch")
+    assert axis.get_attribute("aria-valuetext") == "all"
+    lines.locator("summary").focus()
+    for _ in range(20):
+        opened.keyboard.press("Tab")
+        if opened.evaluate("document.activeElement.dataset.axis") == "learner.batch":
+            break
+    pressed = [
+        ("ArrowUp", "8", 6),
+        ("ArrowUp", "16", 6),
+        ("ArrowUp", "16", 6),
+        ("ArrowDown", "8", 6),
+        ("Shift+ArrowUp", "8 to 16", 12),
+        ("Shift+ArrowDown", "8", 6),
+        ("Escape", "all", 12),
+        ("End", "16", 6),
+        ("Home", "8", 6),
+    ]
+    for key, kept, count in pressed:
+        opened.keyboard.press(key)
+        sync_api.expect(told).to_contain_text(f"learner.batch: {kept}. {count} of 12 runs")
+        assert lines.locator("path.in").count() == count and axis.get_attribute("aria-valuetext") == kept
+    opened.keyboard.press("ArrowLeft")
+    assert opened.evaluate("document.activeElement.dataset.axis") == "optimizer.learning_rate"
+    opened.keyboard.press("PageDown")
+    sync_api.expect(told).to_contain_text("optimizer.learning_rate: 0.01. 3 of 12 runs")
+    for _ in range(2):
+        opened.keyboard.press("ArrowRight")
+    score = str(opened.evaluate("document.activeElement.dataset.axis"))
+    for _ in range(3):
+        opened.keyboard.press("ArrowUp")  # of values that lie close together the third alone
+    sync_api.expect(told).to_contain_text(re.compile(f"^{score}: .*[01] of 12 runs"))
+
+
+def test_a_seam_is_drawn_where_a_run_was_resumed(opened: sync_api.Page, found):
+    (curve,) = [
+        each for each in found.curves if each.metric == folders.METRIC and each.group == next(iter(found.labels))
+    ]
+    (line,) = [each for each in curve.lines if each.seams["frames"]]
+    assert line.seams["frames"] == (1_300.0,)
+    value = line.values[np.flatnonzero(line.axes["frames"] == 1_300)[0]]
+    box = figure(opened).locator(".u-over").bounding_box()
+    left, right, low, high = view(opened)
+    assert box is not None
+    x = box["x"] + box["width"] * (1_300 - left) / (right - left)
+    y = box["y"] + box["height"] * (high - value) / (high - low)
+
+    def coloured() -> int:
+        """Of the 11 pixels about the seam, those in the group's own colour."""
+        shot = opened.screenshot(clip={"x": round(x) - 1, "y": round(y) - 5, "width": 3, "height": 11})
+        pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), np.int64)
+        return int((np.abs(pixels - [0, 114, 178]).max(axis=2) < 60).any(axis=1).sum())
+
+    assert coloured() >= 9
+    opened.get_by_label("single seeds").uncheck()  # and with them where they were resumed
+    opened.wait_for_timeout(300)
+    assert coloured() < 9
+
+
+def test_print_shows_all_on_white_without_controls(browser, place):
+    with watched(browser, place, color_scheme="dark") as tab:
+        assert tab.locator(".tools").first.is_visible() and tab.locator("#parallel path").count() == 0
+        tab.emulate_media(media="print", color_scheme="dark")
+        tab.locator("#parallel path").first.wait_for(state="attached")  # sections far below are drawn, too
+        hidden = ".tools, aside, .top nav, button, .skip"
+        assert not any(each.is_visible() for each in tab.locator(hidden).all())
+        assert tab.locator(".figure").count() == tab.locator(".figure canvas").count() > 0
+        heights = "nodes => nodes.map(node => getComputedStyle(node).maxHeight)"
+        assert {*tab.locator(".scroll, .readout").evaluate_all(heights)} == {"none"}
+        colours = tab.evaluate(
+            "[document.body, document.querySelector('td')].map(node => getComputedStyle(node).color)"
+        )
+        assert all(sum(map(int, re.findall(r"\d+", each)[:3])) < 150 for each in colours)
+        assert [each for each in tab.evaluate(_CONTRAST) if each[2] < each[3]] == []
+        tab.emulate_media(media="screen", color_scheme="dark")
+        assert tab.locator(".tools").first.is_visible()
+
+
 _CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text()
 
 
@@ -312,7 +396,8 @@ def test_what_a_figure_tells_below_it(base, browser, tmp_path: pathlib.Path):
         runs=1,
         beside=(),
     )
-    found = dataclasses.replace(found, curves=tuple(thin), published=(paper,))
+    several = dataclasses.replace(paper, label="several", std=np.array([1.0, 90.0]), runs=5)
+    found = dataclasses.replace(found, curves=tuple(thin), published=(paper, several))
     with watched(browser, written(found, tmp_path)) as tab:
         own = figure(tab)
         told = own.locator(".notes-of-figure").inner_text()
@@ -321,6 +406,8 @@ def test_what_a_figure_tells_below_it(base, browser, tmp_path: pathlib.Path):
         top = view(tab)[3]
         own.get_by_label("paper: sticky 0.25 (a table)").check()
         assert view(tab)[3] > 40 > top
+        own.get_by_label("several: sticky 0.25; shaded: its standard deviation over runs (a table)").check()
+        assert view(tab)[3] > 52  # room for a third more of the lines' range
         tab.get_by_label("x-axis").select_option("device hours")
         assert "Without device hours in their rows: lag=0, lag=1" in own.locator(".notes-of-figure").inner_text()
 
@@ -402,6 +489,38 @@ def test_contrast_and_width(browser, place, scheme):
         # All 8 colours of lines on the page's own background.
         lines = tab.evaluate("Array.from({length: 8}, (_, i) => ink(`c${i}`))")
         assert len(set(lines)) == 8
+
+
+def test_performance_profiles_are_curves(browser, tmp_path: pathlib.Path):
+    base, random = folders.settings("experiment=dqn/atari", "tracker=none"), np.random.default_rng(0)
+    keys = ("source.game", "source.environments.game", "evaluators.episodes.environments.game")
+    places = []
+    for game, most in (("pong", 20.0), ("breakout", 30.0)):
+        for lag in (0, 1):
+            for seed in range(3):
+                values = [float(most * (0.5 + 0.4 * lag + 0.3 * random.normal()))]
+                own = {**dict.fromkeys(keys, game), "lag": lag, "seed": seed}
+                places.append(folders.write(tmp_path / game / f"{lag}-{seed}", base, values, protocol={}, **own))
+    found = folders.compared(*places, group=("lag",))
+    with watched(browser, written(found, tmp_path)) as tab:
+        section = tab.locator("#profile-curves")
+        section.scroll_into_view_if_needed()
+        section.locator("canvas").wait_for()
+        assert "Over 2 games" in section.inner_text() and "breakout, pong" in section.inner_text()
+        rows = lambda: section.locator("tbody tr").evaluate_all(
+            "rows => rows.map(r => [...r.cells].slice(1).map(c => c.textContent))"
+        )
+        at = [int(np.flatnonzero(each.tau == 1.0)[0]) for each in found.profiles]
+        told = [
+            [tables.shown(float(each.share[i])), tables.shown((float(each.low[i]), float(each.high[i])))]
+            for each, i in zip(found.profiles, at, strict=True)
+        ]
+        assert rows() == told and told[0] != told[1]
+        section.locator(".plot").focus()
+        tab.keyboard.press("Home")
+        sync_api.expect(section.locator("[aria-live]")).to_contain_text("above 0; lag=0: 1, [1, 1]; lag=1: 1, [1, 1]")
+        tab.locator("#groups input[type=checkbox]").first.uncheck()
+        assert len(rows()) == 1
 
 
 def test_links_at_the_top_lead_to_their_sections(opened: sync_api.Page):

@@ -96,6 +96,9 @@ def test_a_run_that_failed_goes_on_by_the_command_that_its_row_tells(
     (member,) = run(monkeypatch, tmp_path / "report", f"runs={folder}")["members"]
     assert (member["state"], member["retry"], len(member["resumed"])) == ("done", "", 1)
     assert member["lost_steps"] == last["step"] + 7 - int(newest.name) and member["hours"] > 0
+    attempts = [json.loads(line) for line in (folder / "provenance.jsonl").read_text().splitlines()]
+    layers = (4 + 1) * 120 + (120 + 1) * 84 + (84 + 1) * 2  # of CartPole's network
+    assert [each["parameters"] for each in attempts] == [layers, layers]
     with (tmp_path / "report" / "runs.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["resumed"], row["steps lost"]) == ("1", str(member["lost_steps"]))

@@ -93,11 +93,14 @@ class Figure {
         el("table", {}, this.where, this.table)), this.references(), this.notes);
     this.watch = new IntersectionObserver(([entry]) => this.scrolled(entry.isIntersecting), { rootMargin: "300px" });
     this.watch.observe(this.node);
+    this.printed = () => printing.matches && this.scrolled(true);
+    printing.addEventListener("change", this.printed);
     this.read = oncePerFrame(() => this.readOut());
   }
 
   destroy() {
     this.watch.disconnect();
+    printing.removeEventListener("change", this.printed);
     this.plot?.destroy();
   }
 
@@ -174,7 +177,9 @@ class Figure {
       for (const line of curve.lines) if (line.axes[look.axis]) within(numbers(line.axes[look.axis]), numbers(line.values), lines);
     }
     for (const each of this.published) {
-      if (look.published.has(each) && each.axis === look.axis) within(numbers(each.x), numbers(each.mean), lines);
+      if (!look.published.has(each) || each.axis !== look.axis) continue;
+      within(numbers(each.x), numbers(each.mean), lines);
+      for (const side of spreadOf(each) ?? []) within(numbers(each.x), side, bands);
     }
     const room = look.logY ? 0 : (lines[1] - lines[0]) / 3;
     return roomy([Math.max(Math.min(lines[0], bands[0]), lines[0] - room), Math.min(Math.max(lines[1], bands[1]), lines[1] + room)], look.logY);
@@ -278,7 +283,7 @@ class Figure {
   references() {
     if (!this.published.length) return null;
     return el("div", { class: "references" }, ...this.published.map((each) => checkbox(
-      `${each.label}: ${each.protocol ?? "protocol not known"} (${each.source ?? "no source"})`, false, (on) => {
+      `${each.label}: ${each.protocol ?? "protocol not known"}${each.std ? "; shaded: its standard deviation over runs" : ""} (${each.source ?? "no source"})`, false, (on) => {
         if (on) look.published.add(each);
         else look.published.delete(each);
         this.change();
@@ -313,8 +318,8 @@ class Figure {
 
 /** Draws along an x-axis, what is near [low, high] only. */
 class Pen {
-  constructor(context, to, seen) {
-    Object.assign(this, { context, to, seen });
+  constructor(context, to, seen, logY = look.logY) {
+    Object.assign(this, { context, to, seen, logY });
     this.scale = devicePixelRatio;
   }
 
@@ -355,12 +360,13 @@ class Pen {
 
   /** The interval as an area, a stroke where it stands alone. */
   band(band, group) {
-    const x = numbers(band.x);
-    const [low, high] = [numbers(band.low[look.statistic]), numbers(band.high[look.statistic])];
+    this.interval(band.x, band.low[look.statistic], band.high[look.statistic], colour(group), groups.weight(group));
+  }
+
+  interval(xs, lows, highs, ink_, weight = 1) {
+    const [x, low, high] = [xs, lows, highs].map(numbers);
     const [from, end] = this.range(x);
-    Object.assign(this.context, {
-      fillStyle: colour(group), strokeStyle: colour(group), globalAlpha: 0.14 * groups.weight(group), lineWidth: 3 * this.scale,
-    });
+    Object.assign(this.context, { fillStyle: ink_, strokeStyle: ink_, globalAlpha: 0.14 * weight, lineWidth: 3 * this.scale });
     let start = from;
     for (let i = from; i <= end; i += 1) {
       if (i < end && Number.isFinite(low[i]) && Number.isFinite(high[i])) continue;
@@ -372,7 +378,7 @@ class Pen {
 
   area(xs, low, high, from, end) {
     const { context, to } = this;
-    const y = (value) => (value > 0 || !look.logY ? to.y(value) : context.canvas.height); // 0 lies below a log axis
+    const y = (value) => (value > 0 || !this.logY ? to.y(value) : context.canvas.height); // 0 lies below a log axis
     context.beginPath();
     context.moveTo(to.x(xs[from]), y(high[from]));
     for (let i = from; i < end; i += 1) context.lineTo(to.x(xs[i]), y(high[i]));
@@ -396,8 +402,17 @@ class Pen {
   published(each) {
     if (each.axis !== look.axis) return;
     const [x, mean] = [numbers(each.x), numbers(each.mean)];
+    const spread = spreadOf(each);
+    if (spread) this.interval(each.x, ...spread, ink("quiet"));
     this.line(x, mean, { colour: ink("quiet"), width: 1.5, dash: [4, 4] });
   }
+}
+
+/** The mean of a published curve less and plus the standard deviation over its runs; null where that is not known. */
+function spreadOf(each) {
+  if (each.std === null) return null;
+  const [mean, std] = [numbers(each.mean), numbers(each.std)];
+  return [-1, 1].map((side) => mean.map((value, i) => value + side * std[i]));
 }
 
 /** Averages over a window of x, a share of all of it, as wide to the left as to the right; gaps stay. */

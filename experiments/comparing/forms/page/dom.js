@@ -2,6 +2,7 @@
 // Elements. Whatever comes from the runs becomes text or an attribute's value here, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
+const printing = matchMedia("print"); // on paper all is drawn, in light colours
 
 /** An element; `properties` are attributes, `on…` listeners. */
 function el(tag, properties = {}, ...children) {

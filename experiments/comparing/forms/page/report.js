@@ -5,16 +5,19 @@ const LATER = ["differences", "seeds", "runs", "protocols", "environments", "lef
 const SECTIONS = {
   differences: "What differs", seeds: "Seeds", runs: "Runs", protocols: "Protocols", environments: "Environments",
   left_out: "Left out", verdicts: "Verdicts", method: "Method", summary: "Summary", points: "Points", parallel: "Settings",
+  "profile-curves": "Profiles",
 };
 const SENTENCES = 8; // verdicts that are told above their table, which has all
 
-/** Calls `work` once when `node` is near the window. */
+/** Calls `work` once when `node` is near the window, or printed. */
 function later(node, work) {
-  const watch = new IntersectionObserver(([entry]) => {
-    if (!entry.isIntersecting) return;
+  const watch = new IntersectionObserver(([entry]) => entry.isIntersecting && go(), { rootMargin: "400px" });
+  const go = () => {
     watch.disconnect();
+    printing.removeEventListener("change", go);
     work();
-  }, { rootMargin: "400px" });
+  };
+  printing.addEventListener("change", go);
   watch.observe(node);
 }
 
@@ -28,6 +31,7 @@ function sections() {
   return [
     ...nodes((name) => name === "verdicts"),
     report.curves.length ? curvesSection() : null,
+    report.profiles.length ? profilesSection() : null,
     ...report.media.length ? [mediaSection()] : [],
     ...nodes((name) => name !== "verdicts" && !LATER.includes(name)),
     pointsSection(),
@@ -120,6 +124,7 @@ function themeSwitch(button) {
     changed();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+  printing.addEventListener("change", changed);
 }
 
 /** Sections get their height when they are near the window, which moves what lies below: for a second, or until the reader

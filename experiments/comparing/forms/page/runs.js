@@ -136,7 +136,7 @@ function parallelSection() {
   const settings = every.filter((each) => each.kind === "setting");
   if (settings.length < 2 || !metrics.length) return null;
   const on = new Set([...settings.slice(0, AXES - 1), metrics[0]]);
-  const own = { colour: metrics[0].name, ranges: new Map(), task: "all" };
+  const own = { colour: metrics[0].name, ranges: new Map(), task: "all", spoken: "" };
   const place = el("div", { class: "parallel" });
   const told = el("p", { class: "quiet told", role: "status" });
   const draw = () => drawParallel(place, told, every.filter((each) => on.has(each)), own, metrics);
@@ -147,6 +147,7 @@ function parallelSection() {
     if (ticked) on.add(each);
     else on.delete(each);
     own.ranges.delete(each.name);
+    own.spoken = "";
     redraw();
   }));
   const set = (name) => (value) => {
@@ -157,9 +158,12 @@ function parallelSection() {
     el("details", { class: "menu" }, el("summary", {}, `Axes (${every.length})`), el("div", {}, ...boxes)),
     choice("colour", ["group", ...metrics.map((each) => each.name)], own.colour, set("colour")),
     report.tasks.length > 1 ? choice("task", ["all", ...report.tasks], "all", set("task")) : null,
-    el("button", { type: "button", onclick: () => { own.ranges.clear(); redraw(); } }, "Clear ranges"));
+    el("button", { type: "button", onclick: () => { own.ranges.clear(); own.spoken = ""; redraw(); } }, "Clear ranges"));
   const section = el("section", { id: "parallel", "aria-labelledby": "parallel-title" },
-    el("h2", { id: "parallel-title" }, "Runs through their settings"), tools, place, told);
+    el("h2", { id: "parallel-title" }, "Runs through their settings"), tools,
+    el("p", { class: "quiet" }, "Drag along an axis to keep a range of it. Keys on an axis: ↑ ↓ keep one value and go from value to " +
+      "value, Shift ↑ ↓ move the upper end, PageUp and PageDown go by a tenth of them, Home, End, Esc clears, ← → the next axis."),
+    place, told);
   later(section, () => new ResizeObserver(redraw).observe(place));
   return section;
 }
@@ -175,6 +179,7 @@ function drawParallel(place, told, axes, own, metrics) {
     const y = measure?.at(measure.axis.values[i]) ?? NaN;
     return y >= low && y <= high;
   });
+  const again = () => drawParallel(place, told, axes, own, metrics);
   const painted = metrics.find((each) => each.name === own.colour);
   const known = painted ? runs.map((i) => painted.values[i]).filter((value) => typeof value === "number") : [];
   const [least, most] = [Math.min(...known), Math.max(...known)];
@@ -187,12 +192,37 @@ function drawParallel(place, told, axes, own, metrics) {
     return svg("path", { d: path, stroke, class: inRange(i) ? "in" : "out", onmouseenter: () => { told.textContent = name; } });
   });
   const count = lines.filter((line) => line.getAttribute("class") === "in").length;
-  told.textContent = `${count} of ${runs.length} runs. Drag along an axis to keep a range of it; point at a line for its run.` +
+  told.textContent = `${own.spoken}${count} of ${runs.length} runs. Point at a line for its run.` +
     (painted ? ` Colours: ${shown(least)} dark to ${shown(most)} bright.` : "");
   const anchor = (k) => (k === 0 ? "first" : k === axes.length - 1 ? "last" : "");
-  const rulers = measures.map((measure, k) => ruler(measure, { top, bottom: height - bottom, anchor: anchor(k) }, own.ranges, () => drawParallel(place, told, axes, own, metrics)));
-  place.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "Settings and values of each run" },
+  const rulers = measures.map((measure, k) => ruler(measure, { top, bottom: height - bottom, anchor: anchor(k) }, own, again));
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.axis : null;
+  place.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": "Settings and values of each run" },
     svg("g", { class: runs.length > 200 ? "lines many" : "lines" }, ...lines), ...rulers));
+  if (focused) handles(place).find((handle) => handle.dataset.axis === focused)?.focus({ preventScroll: true });
+}
+
+function handles(place) {
+  return [...place.querySelectorAll(".handle")];
+}
+
+/** The values of an axis that its range keeps, by number from the lowest: [first, last], or null where it keeps all. */
+function keptValues({ heights }, range) {
+  const kept = range ? heights.flatMap((y, i) => (y >= range[0] && y <= range[1] ? [i] : [])) : [];
+  return kept.length ? [kept[0], kept[kept.length - 1]] : null;
+}
+
+/** What a key makes of [first, last] kept of `count` values; null: all are kept; undefined: not its key. */
+function keyedRange(event, kept, count) {
+  const tenth = Math.max(Math.round(count / 10), 1);
+  const by = { ArrowUp: 1, ArrowDown: -1, PageUp: tenth, PageDown: -tenth, Home: -count, End: count }[event.key];
+  if (["Escape", "Delete", "Backspace"].includes(event.key)) return null;
+  if (by === undefined || event.ctrlKey || event.altKey || event.metaKey) return undefined;
+  const limited = (value, low) => Math.min(Math.max(value, low), count - 1);
+  if (!kept) return ["ArrowUp", "PageUp", "Home"].includes(event.key) ? [0, 0] : [count - 1, count - 1];
+  if (event.shiftKey) return [kept[0], limited(kept[1] + by, kept[0])];
+  const first = limited((by > 0 ? kept[1] : kept[0]) + by, 0);
+  return [first, first];
 }
 
 /** From a value to its height: numbers evenly or in logarithms, texts in their order; null where a run has none. */
@@ -202,7 +232,7 @@ function parallelScale(axis, runs, top, bottom) {
   if (!axis.numeric) {
     const order = known.map(String).sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
     const at = (value) => (value === null || value === undefined ? null : up(order.length > 1 ? order.indexOf(String(value)) / (order.length - 1) : 0.5));
-    return Object.assign(at, { marks: order });
+    return Object.assign(at, { marks: order, values: order });
   }
   const log = spread(known) >= 10;
   const measure = log ? Math.log : (value) => value;
@@ -212,15 +242,41 @@ function parallelScale(axis, runs, top, bottom) {
     const value = measure(low) + share * (measure(high) - measure(low));
     return Number((log ? Math.exp(value) : value).toPrecision(2));
   }), high];
-  return Object.assign(at, { marks, log });
+  return Object.assign(at, { marks, log, values: known.sort((a, b) => a - b) });
 }
 
-function ruler({ axis, x, at }, { top, bottom, anchor }, ranges, redraw) {
+function ruler({ axis, x, at }, { top, bottom, anchor }, own, redraw) {
+  const { ranges } = own;
+  const { values } = at;
+  const heights = values.map(at);
   const marks = at.marks.map((value) => svg("text", { x: x + 9, y: at(value) + 4 }, short(shown(value), 16)));
   const title = svg("text", { x: x + ({ first: -66, last: 66 }[anchor] ?? 0), y: 14, class: `title ${anchor}` }, short(axis.name, 28), svg("title", {}, axis.name + (at.log ? " (log)" : "")));
   const range = ranges.get(axis.name);
   const kept = range && svg("rect", { x: x - 6, y: range[0], width: 12, height: range[1] - range[0], class: "kept" });
-  const handle = svg("rect", { x: x - 14, y: top - 6, width: 28, height: bottom - top + 12, class: "handle" });
+  const ends = keptValues({ heights }, range);
+  const texts = (two) => (two ? [...new Set(two.map((i) => shown(values[i])))].join(" to ") : "all");
+  const handle = svg("rect", {
+    x: x - 14, y: top - 6, width: 28, height: bottom - top + 12, class: "handle", "data-axis": axis.name, tabindex: 0, role: "slider",
+    "aria-orientation": "vertical", "aria-label": `Kept of ${axis.name}`, "aria-valuemin": 0, "aria-valuemax": values.length - 1,
+    "aria-valuenow": ends?.[1] ?? 0, "aria-valuetext": range && !ends ? "none" : texts(ends),
+  });
+  handle.addEventListener("keydown", (event) => {
+    const side = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const next = side ? undefined : keyedRange(event, ends, values.length);
+    if (!side && next === undefined) return;
+    event.preventDefault();
+    if (side) {
+      const every = handles(handle.ownerSVGElement);
+      every[every.indexOf(handle) + side]?.focus();
+      return;
+    }
+    if (next) {
+      const half = (i, k) => (i in heights && k in heights ? Math.min(Math.abs(heights[i] - heights[k]) / 2.1, 5) : 5);
+      ranges.set(axis.name, [heights[next[1]] - half(next[1], next[1] + 1), heights[next[0]] + half(next[0], next[0] - 1)]);
+    } else ranges.delete(axis.name);
+    own.spoken = `${axis.name}: ${texts(next)}. `;
+    redraw();
+  });
   handle.addEventListener("pointerdown", (event) => {
     const scale = handle.ownerSVGElement.getBoundingClientRect();
     const height = (now) => now.clientY - scale.top;
@@ -231,6 +287,7 @@ function ruler({ axis, x, at }, { top, bottom, anchor }, ranges, redraw) {
       const [low, high] = [start, height(last)].sort((a, b) => a - b);
       if (high - low < 4) ranges.delete(axis.name);
       else ranges.set(axis.name, [low, high]);
+      own.spoken = "";
       redraw();
     }, end);
   });

@@ -17,6 +17,8 @@ from experiments.config import command_line
 from generative import evaluation
 from tests.experiments.comparing import folders
 
+LIMIT = 200_000_000
+
 
 @pytest.fixture(scope="module")
 def atari():
@@ -51,7 +53,7 @@ def test_films_of_one_seed_at_the_same_frames(atari, tmp_path):
             _keep(place, "play", x, unit="frames")
     folders.write(tmp_path / "3-1", atari, [1.0], lag=3, seed=1)
     found = folders.compared(*sorted(tmp_path.iterdir()))
-    (block,), told = media.blocks(found, tmp_path / "out", "beside")
+    (block,), told = media.blocks(found, tmp_path / "out", "beside", limit=LIMIT)
     assert (block["title"], block["task"]) == ("pong: play", "pong")
     shown = [(item["group"], item["seed"], item["caption"]) for item in block["items"]]
     assert shown == [  # seed 1 is the one of most groups, and 200 frames the last that all of them reach
@@ -77,7 +79,7 @@ def test_the_newest_that_all_have_goes_before_the_newest(digits, tmp_path):
         for x in images:
             _keep(place, "traversals", x)
     found = folders.compared(*sorted(tmp_path.iterdir()), group=("lag",), metrics=(folders.METRIC,))
-    (block,), _ = media.blocks(found, tmp_path, "inside")
+    (block,), _ = media.blocks(found, tmp_path, "inside", limit=LIMIT)
     assert [item["caption"] for item in block["items"]] == [f"seed {seed}, 20 images" for seed in (0, 0, 5)]
     assert block["notes"] == ["lag=2: has none of seed 0"]
 
@@ -85,12 +87,12 @@ def test_the_newest_that_all_have_goes_before_the_newest(digits, tmp_path):
 def test_inside_is_the_file_itself_and_none_is_nothing(digits, tmp_path):
     path = _keep(folders.write(tmp_path / "run", digits, [1.0], unit="images"), "manifold", 10, shade=200)
     found = folders.compared(tmp_path / "run", metrics=(folders.METRIC,))
-    (block,), told = media.blocks(found, tmp_path / "out", "inside")
+    (block,), told = media.blocks(found, tmp_path / "out", "inside", limit=LIMIT)
     head, _, encoded = block["items"][0]["src"].partition(",")
     assert head == "data:image/png;base64" and base64.b64decode(encoded) == path.read_bytes()
     assert told == [f"media: 1 files, {len(encoded):,} bytes inside the page"]
     assert "src" not in media.content([block])[0]["items"][0] and media.links([block]) == ""
-    assert media.blocks(found, tmp_path / "out", "none") == ([], []) and not (tmp_path / "out").exists()
+    assert media.blocks(found, tmp_path / "out", "none", limit=LIMIT) == ([], []) and not (tmp_path / "out").exists()
 
 
 def test_what_is_beyond_the_limit_is_counted(digits, tmp_path):
@@ -116,7 +118,9 @@ def test_a_block_of_which_nothing_can_be_shown_keeps_its_notes(digits, tmp_path)
     (place / "media").mkdir()
     (place / "media" / "manifold-10.png").write_text("no picture")
     for mode in ("beside", "inside"):
-        (block,), told = media.blocks(folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", mode)
+        (block,), told = media.blocks(
+            folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", mode, limit=LIMIT
+        )
         assert block["items"] == [] and block["notes"][0].endswith("is no PNG, or is cut short") and told == []
         assert "cut short" in media.links([block])
 
@@ -167,7 +171,7 @@ def test_broken_files_and_names_from_strangers(digits, tmp_path):
     (other / "media" / "page-10.png").write_text("<html>")
     (other / "media" / "notes.txt").write_text("no media")
     found = folders.compared(place, other, metrics=(folders.METRIC,), group=("learner.decoder",))
-    (block, empty), _ = media.blocks(found, tmp_path / "out", "beside")
+    (block, empty), _ = media.blocks(found, tmp_path / "out", "beside", limit=LIMIT)
     assert empty["items"] == [] and "page-10.png: is no PNG" in empty["notes"][-1]
     (item,) = block["items"]
     assert (
@@ -184,7 +188,9 @@ def test_real_images_are_laid_out_as_the_samples(digits, tmp_path):
         tmp_path / "run", digits, [1.0], unit="images", protocol={"class_counts": [150] * 10, "images": 1437}
     )
     _keep(place, "samples", 10)
-    (block,), _ = media.blocks(folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside")
+    (block,), _ = media.blocks(
+        folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside", limit=LIMIT
+    )
     assert [item["group"] for item in block["items"]] == ["real images", "all runs"]
     sheet = np.asarray(Image.open(tmp_path / "out" / block["items"][0]["src"]))
     assert sheet.shape == (10 * 10 - 2, 2 * 10 - 2, 3)  # a row for each class, two images of 8 pixels
@@ -209,7 +215,9 @@ def test_data_that_are_not_here_are_not_fetched(data, digits, tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     place = folders.write(tmp_path / "run", digits, [1.0], unit="images", **{"evaluators.samples.data": node})
     _keep(place, "samples", 10)
-    (block,), _ = media.blocks(folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside")
+    (block,), _ = media.blocks(
+        folders.compared(place, metrics=(folders.METRIC,)), tmp_path / "out", "beside", limit=LIMIT
+    )
     assert [item["group"] for item in block["items"]] == ["all runs"]
     assert block["notes"][-1].startswith("no real images: ")
     assert ("CIFAR-10 is not here" if data == "far" else "/nowhere/images.npz") in block["notes"][-1]

@@ -14,7 +14,7 @@ FID, PRECISION, RECALL = "eval/fid", "eval/precision", "eval/recall"
 
 def test_costs_are_those_of_the_last_rows(tmp_path):
     base = folders.settings("experiment=diffusion/fashion_mnist", "tracker=none")
-    origin = {"hardware": {"devices": {"kinds": {"H100": 4}}}}
+    origin = {"hardware": {"devices": {"kinds": {"H100": 4}}}, "parameters": 1_234_567}
     for seed, values in enumerate([{FID: [9.0, 5.0], RECALL: [0.1, 0.4]}, {FID: [8.0, 7.0], PRECISION: [0.5, 0.6]}]):
         place = tmp_path / "runs" / str(seed)
         folders.write(place, base, values, unit="images", every=1_000, seed=seed, origin=origin)
@@ -39,6 +39,7 @@ def test_costs_are_those_of_the_last_rows(tmp_path):
     (table,) = [each for each in tables.tables(found) if each.name == "costs"]
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["n"], row["fid"], row["sampler steps"]) == (2, 6.0, str(steps)) and "kid" not in row
+    assert row["parameters"] == 1_234_567 and not any(each.key == "parameters" for each in found.environments)
     assert row["mean of fewer"] == "precision 1 of 2 runs, recall 1 of 2 runs"
     assert f"{short}, running at 100" in row["not counted"] and "3, has no row of these figures" in row["not counted"]
     counted = report.make(kept, [], scoring.Asked(group=("learner",), metrics=(FID,), unfinished="counted"))
@@ -53,7 +54,8 @@ def test_figures_of_fewer_runs_say_so(tmp_path):
     made = report.make([run for run in runs if isinstance(run, reading.Run)], [], scoring.Asked(metrics=(FID,)))
     (cost,) = made.costs
     assert (cost.n, cost.figures[FID][0], cost.figures[RECALL][0]) == (3, 5.0, pytest.approx(0.4))
-    assert cost.fewer == {FID: 2}
+    assert cost.fewer == {FID: 2} and cost.parameters == ()  # runs of before that was noted
+    assert not any("parameters" in each.columns for each in tables.tables(made) if each.name == "costs")
 
 
 def test_a_group_of_which_no_run_is_done_stays(tmp_path):

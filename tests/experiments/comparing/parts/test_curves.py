@@ -49,12 +49,18 @@ def test_a_run_without_a_row_of_the_metric_is_named_at_the_figure(tmp_path):
     assert folder == two and why.startswith("no row of it; done at 200 of 200 frames")
 
 
-def test_of_more_x_than_places_the_extremes_of_each_run_stay(monkeypatch):
-    monkeypatch.setattr(curves, "PLACES", 100)
+def averaged(lines) -> curves.Band:
+    return curves._averaged([{"frames": curves._together(lines, 60)}])[0]["frames"]
+
+
+@pytest.mark.parametrize("limit", [{"PLACES": 100}, {"CELLS": 3 * 100}])
+def test_of_more_x_than_places_the_extremes_of_each_run_stay(monkeypatch, limit):
+    for name, value in limit.items():
+        monkeypatch.setattr(curves, name, value)
     x, value = np.arange(5_000), np.zeros(5_000)
     spike = value.copy()
     spike[1_234] = 9.0
-    band = curves._band([(x, spike), (x + 0.5, value), (x + 0.25, value)], 60)
+    band = averaged([(x, spike), (x + 0.5, value), (x + 0.25, value)])
     assert band.places == 15_000 and len(band.x) < 200
     assert band.center["mean"].max() == 3.0 and band.x[np.argmax(band.center["mean"])] == 1_234
 
@@ -63,7 +69,7 @@ def test_an_extreme_of_the_median_stays_where_the_mean_has_none():
     x = np.arange(4_000)
     values = np.stack([np.sin(x / 100), np.sin(x / 100), -3 * np.ones(4_000)])
     values[:, 2_345] = [-6.0, 4.0, values[:2, 2_345].sum() - 1]  # the same mean
-    band = curves._band([(x, own) for own in values], 60)
+    band = averaged([(x, own) for own in values])
     assert 2_345 in band.x and len(band.x) < 200
 
 

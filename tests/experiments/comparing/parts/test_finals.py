@@ -91,7 +91,7 @@ def test_a_pipe_and_deep_nesting_are_told(tmp_path):
     pipe = folders.write(tmp_path / "pipe", base, [1.0], seed=0)
     os.mkfifo(pipe / "evaluation.json")
     deep = folders.write(tmp_path / "deep", base, [1.0], seed=1)
-    nested = '{"a": ' * 900 + "1" + "}" * 900
+    nested = '{"a": ' * 990 + "1" + "}" * 990
     (deep / "evaluation.json").write_text(f'{{"frames": 1, "x": {{"protocol": {nested}}}}}')
     found = folders.compared(pipe, deep)
     assert f"{pipe / 'evaluation.json'}: cannot be read: is not a regular file" in found.notes

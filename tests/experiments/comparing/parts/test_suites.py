@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents import scores as reference
 from experiments.comparing import coverage, scoring
-from experiments.comparing.numbers import statistics
+from experiments.comparing.numbers import overall, statistics
 from experiments.comparing.parts import pairs, suites
 
 
@@ -43,7 +44,7 @@ def tasks(scores: np.ndarray) -> list[np.ndarray]:
 
 def test_figures_are_rliables(rliable: Any, groups):
     for scores in groups:
-        found = suites.figures(tasks(scores))
+        found = overall.figures(tasks(scores))
         for name, told in (
             ("median", rliable.metrics.aggregate_median),
             ("iqm", rliable.metrics.aggregate_iqm),
@@ -60,7 +61,7 @@ def test_bootstrap_intervals_are_rliables(rliable: Any, groups, name: str):
     told = getattr(rliable.metrics, f"aggregate_{name}")
     both = rliable.library.get_interval_estimates({"a": groups[0]}, lambda x: np.array([told(x)]), reps=2000)
     low, high = both[1]["a"][:, 0]
-    found = getattr(suites.figures(tasks(groups[0])), name)[1]
+    found = getattr(overall.figures(tasks(groups[0])), name)[1]
     np.testing.assert_allclose(found, (low, high), atol=0.08 * (high - low))
 
 
@@ -81,7 +82,7 @@ def test_performance_profiles_are_rliables(rliable: Any, groups):
     np.random.seed(0)  # noqa: NPY002
     tau = np.array([-0.2, 0.0, 0.5, 1.0, 2.0, 5.0])
     share, both = rliable.library.create_performance_profile({"a": groups[0]}, tau, reps=1000)
-    found = suites.profile(tasks(groups[0]), tau)
+    found = overall.profile(tasks(groups[0]), tau)
     np.testing.assert_allclose(found[0], share["a"])
     np.testing.assert_allclose(found[1:], both["a"], atol=1 / 35 + 1e-9)  # a step: one run of 35
 
@@ -95,12 +96,12 @@ def _named(scores: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_figures_over_tasks_by_hand():
     three = [np.array([0.0, 2.0]), np.array([0.5, 0.5]), np.array([3.0, 5.0])]
-    assert suites.median(three) == 1.0  # of 1, 0.5, 4
-    assert suites.mean(three) == pytest.approx(5.5 / 3)
+    assert overall.median(three) == 1.0  # of 1, 0.5, 4
+    assert overall.mean(three) == pytest.approx(5.5 / 3)
     # rliable cuts int(6 / 4) scores on each side of 0, .5, .5, 2, 3, 5.
-    assert suites.iqm(three) == pytest.approx((0.5 + 0.5 + 2 + 3) / 4)
-    assert suites.optimality_gap(three) == pytest.approx(1 - (0.5 + 0.5 + 1) / 3)
-    found = suites.figures(three)
+    assert overall.iqm(three) == pytest.approx((0.5 + 0.5 + 2 + 3) / 4)
+    assert overall.optimality_gap(three) == pytest.approx(1 - (0.5 + 0.5 + 1) / 3)
+    found = overall.figures(three)
     assert (found.iqm[0], found.median[0], found.optimality_gap[0]) == pytest.approx((1.5, 1.0, 1 / 3))
     # Variances 2, 0, 2 of two seeds: error (1 + 0 + 1)^½ / 3 with 2² / (1² + 1²) = 2 degrees of freedom; t is 4.302653.
     half = 4.302653 * 2**0.5 / 3
@@ -112,22 +113,22 @@ def test_the_bootstrap_of_iqms_is_that_of_sorted_resamples():
     """Draws seeds by the same counts, sorts them, and takes the middle half of each resample."""
     random = np.random.default_rng(0)
     own = [random.normal(size=4), random.normal(size=7)]
-    found = suites.resampled(own)["iqm"]
+    found = overall.resampled(own)["iqm"]
     counts = [statistics.counts(4, 0), statistics.counts(7, 2)]
     for number in range(20):
         drawn = [np.repeat(scores, each[:, number].astype(int)) for scores, each in zip(own, counts, strict=True)]
-        assert found[number] == pytest.approx(suites.iqm(drawn))
+        assert found[number] == pytest.approx(overall.iqm(drawn))
 
 
 def test_seeds_are_drawn_within_their_tasks():
     """Tasks without spread of their own have none together, however far apart they are."""
-    found = suites.figures([np.full(3, 1.0), np.full(3, 9.0)])
+    found = overall.figures([np.full(3, 1.0), np.full(3, 9.0)])
     assert found.mean[1] is found.median[1] is found.iqm[1] is found.optimality_gap[1] is None
-    assert suites.figures([np.array([0.0, 0.1]), np.full(2, 9.0)]).median[1] == pytest.approx((4.5, 4.55))
+    assert overall.figures([np.array([0.0, 0.1]), np.full(2, 9.0)]).median[1] == pytest.approx((4.5, 4.55))
 
 
 def test_games_of_one_seed_are_told():
-    found = suites.figures([np.array([1.0]), np.array([1.0, 2.0, 3.0])])
+    found = overall.figures([np.array([1.0]), np.array([1.0, 2.0, 3.0])])
     assert found.mean[1] is None and any(told.startswith("one seed in 1 of 2 games") for told in found.warnings)
 
 
@@ -164,8 +165,9 @@ def test_verdicts_over_games_say_what_they_lack():
 # ---- which groups ----
 
 
-def _scores(**own: dict[str, list[float]]) -> suites.Scores:
-    """Of groups by name, the returns of each of their games."""
+def _scores(**own: dict[str, Any]) -> suites.Scores:
+    """Of groups by name, the returns of each of their games: of seeds 0, 1, …, or pairs of a seed and its return."""
+    pairs_of = lambda values: values if isinstance(values[0], tuple) else list(enumerate(values))
     cells = [
         scoring.Cell(
             metric=scoring.RETURN,
@@ -173,9 +175,9 @@ def _scores(**own: dict[str, list[float]]) -> suites.Scores:
             group=group,
             task=game,
             protocol="one",
-            values=tuple((seed, pathlib.Path(f"{group}-{game}-{seed}"), value) for seed, value in enumerate(values)),
+            values=tuple((seed, pathlib.Path(f"{group}-{game}-{seed}"), value) for seed, value in pairs_of(values)),
             missing=(),
-            summary=statistics.summary(np.asarray(values)),
+            summary=statistics.summary(np.asarray([value for _, value in pairs_of(values)])),
             human_normalised=None,
             warnings=(),
         )
@@ -183,6 +185,46 @@ def _scores(**own: dict[str, list[float]]) -> suites.Scores:
         for game, values in games.items()
     ]
     return suites.Scores(cells, {"one": {}})
+
+
+def test_seeds_are_paired_over_games_by_hand():
+    """Each seed gains about 10 points of pong and 50 of breakout: far less than seeds spread."""
+    one = {"pong": [(0, -20.0), (1, 0.0), (2, 18.0), (9, 5.0)], "breakout": [(0, 5.0), (1, 100.0), (2, 300.0)]}
+    two = {"pong": [(2, 29.0), (1, 10.0), (0, -11.0)], "breakout": [(1, 150.0), (2, 350.0), (0, 52.0)]}
+    found = _scores(one=one, two=two)
+    (apart,), (paired,) = found.contests("last"), found.contests("last", paired=True)
+    assert apart.verdict == "cannot tell"
+    assert paired.told == "better (runs without one of the same seed, not in it: 1)" and paired.improvement[0] == 1
+    human = {game: told.human - told.random for game, told in reference.published().items()}
+    gains = [np.array([9.0, 10, 11]) / human["pong"], np.array([47.0, 50, 50]) / human["breakout"]]
+    difference = np.mean([each.mean() for each in gains])
+    variances = np.array([each.var(ddof=1) / 3 for each in gains])
+    error, freedom = variances.sum() ** 0.5 / 2, variances.sum() ** 2 / (variances**2 / 2).sum()
+    assert paired.mean[0] == pytest.approx(difference) and apart.mean[0] != pytest.approx(difference)
+    half = statistics.critical(freedom) * error
+    assert paired.mean[1] == pytest.approx((difference - half, difference + half))
+    assert paired.p == pytest.approx(statistics.two_sided(difference / error, freedom))
+
+
+def test_games_without_pairs_are_left_out_of_paired_verdicts_and_named():
+    games = {"pong": [1.0, 2.0, 3.0], "breakout": [5.0, 6.0, 9.0]}
+    other = {"pong": [2.0, 3.5, 4.0], "breakout": [7.0, 8.5, 11.0]}
+    again = {"alien": [(0, 1.0), (0, 2.0), (1, 3.0)], "qbert": [(7, 1.0), (8, 2.0), (9, 3.0)]}
+    (told,) = _scores(a={**games, **again}, b={**other, "alien": games["pong"], "qbert": [1.0, 2.0]}).contests(
+        "last", paired=True
+    )
+    assert told.games == ("pong", "breakout")
+    assert told.told.endswith("(not paired: alien (a seed more than once), qbert (no seed on both sides))")
+    found = _scores(a=games, b={**other, "pong": again["alien"]})
+    assert found.contests("last", paired=True) == []
+    assert (
+        "b against a is not compared: fewer than two games to pair (not paired: pong"
+        in found.notes("last", paired=True)[0]
+    )
+    (same,) = _scores(a=games, b={game: [value + 1 for value in own] for game, own in games.items()}).contests(
+        "last", paired=True
+    )
+    assert same.p is None and same.told.endswith("all seeds of a game differ by the same")
 
 
 def test_a_group_of_one_game_removes_no_profiles_and_is_named():
