@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from agents import acting, dqn, networks, td
-from core import loop, mesh, network, optim, progress, replay, stopping, types
+from core import loop, mesh, network, optim, progress, replay, stopping, types, windows
 from core.checkpoints import checkpoint
 from tests import toys
 
@@ -72,7 +72,12 @@ def dqn_learner(sizes: types.Sizes, **changes: Any) -> dqn.DQN:
     settings: dict[str, Any] = {
         "network": network.Network(make=make, sizes=sizes),
         "optimizer": optim.optimizer(rule=optax.adam, learning_rate=1e-2, clip_norm=10.0),
-        "replay": replay.Replay(capacity=96, shards=SHARDS, n_step=3, sampler=replay.Prioritized(anneal=20)),
+        "replay": replay.Replay(
+            capacity=96,
+            shards=SHARDS,
+            read=windows.Transitions(n_step=3),
+            sampler=replay.Prioritized(anneal=20),
+        ),
         "target": dqn.HardUpdate(period=3),
         "bootstrap": td.double_bootstrap,
         "batch": 8,

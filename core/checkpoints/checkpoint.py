@@ -304,7 +304,7 @@ def _restore(path: pathlib.Path, abstract: Any, replay: Callable[[], Any] | None
     leaves, ring = files.split(files.flatten(abstract))
     source = files.agreed(lambda: files.read_source(path, manifest))
     state = files.read_state(path, manifest, leaves, partly=False)
-    has_replay = bool(ring) and bool(manifest.replay)
+    has_replay = bool(ring) and bool(manifest.memory)
     if has_replay:
         state |= files.agreed(lambda: files.read_replay(path, manifest, ring))
     elif ring:

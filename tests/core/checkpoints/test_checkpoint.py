@@ -312,22 +312,24 @@ def test_an_older_schema_is_migrated_where_there_is_a_way_and_refused_where_not(
     save(tmp_path, 1)
     wanted = dataclasses.replace(abstract(make(0)), aux={"scale": jax.ShapeDtypeStruct((8, 4), jnp.float32)})
     wanted.params["torso"]["weights"] = wanted.params["torso"].pop("kernel")
-    monkeypatch.setattr(files, "SCHEMA", 2)
-    with pytest.raises(checkpoint.SchemaError, match="version 1, this project reads version 2: use the revision"):
+    version = files.SCHEMA
+    monkeypatch.setattr(files, "SCHEMA", version + 1)
+    newer = rf"version {version}, this project reads version {version + 1}: use the revision"
+    with pytest.raises(checkpoint.SchemaError, match=newer):
         open_(tmp_path).restore(wanted)
 
     def rename(leaves):
         out = {path.replace("kernel", "weights"): leaf for path, leaf in leaves.items()}
         return out | {"aux/scale": jnp.ones((8, 4))}
 
-    monkeypatch.setitem(files.MIGRATIONS, 1, rename)
+    monkeypatch.setitem(files.MIGRATIONS, version, rename)
     wanted = dataclasses.replace(wanted, opt_state=jax.eval_shape(optax.adam(1e-3).init, wanted.params))
-    restored = open_(tmp_path).restore(wanted)
-    assert restored is not None
+    restored = open_(tmp_path).restore(wanted, replay=lambda: make(9).replay)
+    assert restored is not None and not restored.replay_restored  # a memory of another version is filled anew
     np.testing.assert_array_equal(restored.state.params["torso"]["weights"], np.ones((8, 4)))
-    assert_same(restored.state.replay, make(1).replay)
-    monkeypatch.setattr(files, "SCHEMA", 0)
-    with pytest.raises(checkpoint.SchemaError, match="version 1, this project reads version 0: update the project"):
+    assert_same(restored.state.replay, make(9).replay)
+    monkeypatch.setattr(files, "SCHEMA", version - 1)
+    with pytest.raises(checkpoint.SchemaError, match=rf"version {version}, .* reads version {version - 1}: update the"):
         open_(tmp_path).restore(wanted)
 
 
