@@ -115,6 +115,7 @@ def run(
     lag: int = 0,
     log_every: int = 1,
     checkpoint_every: int = 10**9,
+    replay_every: int | None = None,
     watch: Any = None,
     every: int = 1,
     stop: stopping.Stop | None = None,
@@ -135,7 +136,9 @@ def run(
     )
     return loop.run(
         start,
-        schedule=loop.Schedule(budget=budget, log_every=log_every, checkpoint_every=checkpoint_every, lag=lag),
+        schedule=loop.Schedule(
+            budget=budget, log_every=log_every, checkpoint_every=checkpoint_every, replay_every=replay_every, lag=lag
+        ),
         checkpoints=checkpoints,
         tracker=tracker or Rows(),
         bar=progress.Progress(budget, source.unit, stream=io.StringIO()),

@@ -69,6 +69,21 @@ def test_a_budget_within_the_warm_up_is_told_at_the_start(tmp_path: Path, capsys
     assert "no update" not in capsys.readouterr().out
 
 
+def test_natures_preset_tells_at_the_start_that_it_writes_less_than_60_gb():
+    """Its 200M frames: 40 times a replay of 7.08 GB, and 160 checkpoints without."""
+    run = build.run(command_line.compose("experiment=dqn/nature", "tracker=none", "source.game=pong"))
+    try:
+        run.source.attach(run.learner)
+        state = jax.eval_shape(run.learner.init, jax.random.key(0), run.source.spec)
+        held = run.checkpoint
+        schedule = loop.Schedule(budget=run.budget, log_every=run.log_every, checkpoint_every=held.every)
+        line = schedule.told(state, run.source.unit)
+    finally:
+        run.source.close()
+    assert line is not None and "with the replay every 5,000,000, 40 times: 7.07 GB, compressed usually less" in line
+    assert float(re.findall(r"about ([\d.]+) GB written by the end", line)[0]) < 60
+
+
 def test_what_does_not_fit_is_refused_without_a_trace(tmp_path: Path):
     learner = settings("learner.replay.capacity=2_000_000_000")["learner"]
     with pytest.raises(build.ConfigError, match=r"memory: the state needs .* GB on a device that has .*capacity"):
