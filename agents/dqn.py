@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from agents import td
-from core import network, optim, ranges, types
+from core import network, optim, ranges, types, windows
 from core import replay as memory
 
 
@@ -82,6 +82,11 @@ class DQN:
 
     def __post_init__(self):
         ranges.check(self)
+        if not isinstance(self.replay.read, windows.Transitions):
+            raise ValueError(
+                f"replay.read={type(self.replay.read).__name__}: DQN learns from single transitions; take "
+                "core.windows.Transitions"
+            )
         if self.batch % self.replay.shards:
             raise ValueError(f"batch={self.batch}: must be a multiple of replay.shards={self.replay.shards}")
         if self.batch > self.replay.capacity:
@@ -111,7 +116,7 @@ class DQN:
         )
 
     def loss_and_errors(
-        self, params: types.Params, target_params: types.Params, sample: memory.Sample
+        self, params: types.Params, target_params: types.Params, sample: windows.Sample
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """([] weighted mean loss, (TD errors [B], values of the actions taken [B]))."""
         value = td.chosen(self.network.bind(params)(sample.observation), sample.action)
@@ -159,12 +164,17 @@ class DQN:
         return spec.action.size // self.update_every
 
     def _remember(self, state: DQNState, rollout: types.Rollout) -> DQNState:
-        if self.reward_clip is not None:
-            rollout = dataclasses.replace(rollout, reward=jnp.clip(rollout.reward, -self.reward_clip, self.reward_clip))
         return dataclasses.replace(state, replay=self.replay.add(state.replay, rollout))
 
     def _update(self, state: DQNState, key: jax.Array) -> tuple[DQNState, types.Metrics]:
-        sample = self.replay.sample(state.replay, key, batch=self.batch, discount=self.discount, updates=state.updates)
+        sample = self.replay.sample(
+            state.replay,
+            key,
+            batch=self.batch,
+            discount=self.discount,
+            clip=self.reward_clip,
+            updates=state.updates,
+        )
         differentiate = jax.value_and_grad(self.loss_and_errors, has_aux=True)
         (loss, (error, value)), gradient = differentiate(state.params, state.target_params, sample)
         params, opt_state, healthy, norm = optim.apply(

@@ -89,10 +89,11 @@ class Journal:
                 self._aside(time.monotonic() - before)
         return ()
 
-    def save(self, state: Any, held: Any, pending: tuple[str, ...] = ()) -> Any:
+    def save(self, state: Any, held: Any, pending: tuple[str, ...] = (), *, replay: bool = True) -> Any:
         """Writes a checkpoint; returns the batch that had been begun, which the loop goes on with.
 
         `held` is that batch where the loop has it already, `pending` are evaluations of this state yet to be made.
+        Without its `replay` a checkpoint serves evaluations and other runs.
         """
         self._refuse_divergence(state)
         before = time.monotonic()
@@ -106,6 +107,7 @@ class Journal:
                 "learning_from": self._start.learning_from,
                 "pending": list(pending),
             },
+            replay=replay,
         )
         self._tracker.commit(self._step)
         took = time.monotonic() - before

@@ -22,6 +22,9 @@ __all__ = ["Diverged", "Outcome", "Refused", "Schedule", "Start", "begin", "prog
 _LARGE = 600  # arrays in a state: a U-Net of this many layers is compiled for a minute
 
 
+_MOST_MEMORIES = 40  # in a whole run: Nature's replay of 7 GB takes some ten seconds each time
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How long and how often, in frames or images (whatever the source counts)."""
@@ -29,12 +32,34 @@ class Schedule:
     budget: ranges.PositiveInt
     log_every: ranges.PositiveInt
     checkpoint_every: ranges.PositiveInt
+    replay_every: ranges.PositiveInt | None = None  # checkpoints with the replay; None: see `memory_every`
     lag: int = 1
 
     def __post_init__(self):
         ranges.check(self)
         if self.lag not in (0, 1):
             raise ValueError(f"lag={self.lag}: must be 0 (act with the newest weights) or 1 (act while learning)")
+
+    @property
+    def memory_every(self) -> int:
+        """`replay_every`; by itself every checkpoint, or every k-th, so that the replay is written 40 times at most."""
+        apart = -(-self.budget // (_MOST_MEMORIES * self.checkpoint_every))
+        return self.replay_every or apart * self.checkpoint_every
+
+    def told(self, abstract: Any, unit: str) -> str | None:
+        """What the checkpoints of a state of these shapes will take by the end, or None where it has no replay."""
+        light, memory = checkpoint.expected_bytes(abstract)
+        if not memory:
+            return None
+        whole = -(-self.budget // self.memory_every)
+        others = max(-(-self.budget // self.checkpoint_every) - whole, 0)
+        size = checkpoint.readable
+        raw, total = checkpoint.replay_bytes(abstract), (others + whole) * light + whole * memory
+        return (
+            f"checkpoints: {size(light)} every {self.checkpoint_every:,} {unit}; with the replay every "
+            f"{self.memory_every:,}, {whole} times: {size(raw)}, compressed usually less than {size(memory)}; "
+            f"about {size(total)} written by the end"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,10 +169,10 @@ def run(
         )
     if held is None:
         source.start(step, functools.partial(functions.view, state))
-    saved = (step, start.pending) if held is not None else None
+    saved = (step, start.pending, True) if held is not None else None  # with its replay
     pending = book.evaluate({name: evaluators[name] for name in start.pending if name in evaluators}, state)
     if start.pending and not pending:
-        held, saved = book.save(state, held), (step, pending)  # they are not pending any more
+        held, saved = book.save(state, held), (step, pending, True)  # they are not pending any more
     while step < total and not pending and not stop.asked():
         batch = functions.globalize(source.next() if held is None else held)
         held = None
@@ -168,9 +193,10 @@ def run(
         if due(schedule.log_every):
             book.log(state)
         pending = book.evaluate({name: each for name, each in evaluators.items() if due(each.every)}, state)
-        if due(schedule.checkpoint_every) and not pending:
-            held, saved = book.save(state, held), (step, pending)
-    if saved != (step, pending):
+        whole = due(schedule.memory_every)
+        if (whole or due(schedule.checkpoint_every)) and not pending:
+            held, saved = book.save(state, held, replay=whole), (step, pending, whole)
+    if saved != (step, pending, True):
         book.log(state)
         book.save(state, held, pending)
     return Outcome(

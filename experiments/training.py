@@ -222,13 +222,20 @@ def _loop(
             say=bar.message,
         )
     profiler = profiling.Profiler(folder=folder / "profile") if run.profile and distributed.primary() else None
+    schedule = loop.Schedule(
+        budget=run.budget,
+        log_every=run.log_every,
+        checkpoint_every=run.checkpoint.every,
+        replay_every=run.checkpoint.replay_every,
+        lag=run.lag,
+    )
+    if run.checkpoint.replay and (line := schedule.told(start.functions.abstract, source.unit)):
+        bar.message(line)
     status = "failed"
     try:
         outcome = loop.run(
             start,
-            schedule=loop.Schedule(
-                budget=run.budget, log_every=run.log_every, checkpoint_every=run.checkpoint.every, lag=run.lag
-            ),
+            schedule=schedule,
             checkpoints=checkpoints,
             tracker=tracker,
             bar=bar,

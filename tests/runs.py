@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from agents import acting, dqn, networks, td
-from core import loop, mesh, network, optim, progress, replay, stopping, types
+from core import loop, mesh, network, optim, progress, replay, stopping, types, windows
 from core.checkpoints import checkpoint
 from tests import toys
 
@@ -72,7 +72,12 @@ def dqn_learner(sizes: types.Sizes, **changes: Any) -> dqn.DQN:
     settings: dict[str, Any] = {
         "network": network.Network(make=make, sizes=sizes),
         "optimizer": optim.optimizer(rule=optax.adam, learning_rate=1e-2, clip_norm=10.0),
-        "replay": replay.Replay(capacity=96, shards=SHARDS, n_step=3, sampler=replay.Prioritized(anneal=20)),
+        "replay": replay.Replay(
+            capacity=96,
+            shards=SHARDS,
+            read=windows.Transitions(n_step=3),
+            sampler=replay.Prioritized(anneal=20),
+        ),
         "target": dqn.HardUpdate(period=3),
         "bootstrap": td.double_bootstrap,
         "batch": 8,
@@ -110,6 +115,7 @@ def run(
     lag: int = 0,
     log_every: int = 1,
     checkpoint_every: int = 10**9,
+    replay_every: int | None = None,
     watch: Any = None,
     every: int = 1,
     stop: stopping.Stop | None = None,
@@ -130,7 +136,9 @@ def run(
     )
     return loop.run(
         start,
-        schedule=loop.Schedule(budget=budget, log_every=log_every, checkpoint_every=checkpoint_every, lag=lag),
+        schedule=loop.Schedule(
+            budget=budget, log_every=log_every, checkpoint_every=checkpoint_every, replay_every=replay_every, lag=lag
+        ),
         checkpoints=checkpoints,
         tracker=tracker or Rows(),
         bar=progress.Progress(budget, source.unit, stream=io.StringIO()),

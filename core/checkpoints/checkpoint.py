@@ -22,8 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from core import distributed, watchdog
-from core.checkpoints import files
-from core.checkpoints.files import CheckpointError, Corrupt, Mismatch, SchemaError
+from core.checkpoints import files, folders, telling
+from core.checkpoints.files import CheckpointError, Corrupt, Mismatch, SchemaError, readable
+from core.checkpoints.folders import complete
+from core.checkpoints.telling import expected_bytes, replay_bytes
 
 __all__ = [
     "CheckpointError",
@@ -36,7 +38,9 @@ __all__ = [
     "Saved",
     "SchemaError",
     "complete",
+    "expected_bytes",
     "load",
+    "readable",
     "replay_bytes",
 ]
 
@@ -102,38 +106,49 @@ class Checkpoints:
         self._last: Saved | None = None  # the newest that this object has written or read
         self._told = False
 
-    def save(self, step: int, state: Any, source: Any, *, extra: Mapping[str, Any]) -> Saved:
+    def save(self, step: int, state: Any, source: Any, *, extra: Mapping[str, Any], replay: bool = True) -> Saved:
         """Writes a checkpoint and returns when it is safe; a second save of the same step only renews `extra`.
 
-        `state` is any pytree; its top-level field `replay`, where there is one, is written only if asked for.
+        `state` is any pytree. Its top-level field `replay`, where there is one, is written if the run saves it and
+        `replay` is true, or no checkpoint has it yet; a second save of the same step brings what the first left out.
         `source` is a nest of arrays, numbers, strings and None; `extra` is small and goes through JSON.
 
         Raises:
           NotFinite: the state is not healthy.
           CheckpointError: it could not be written (too little space, say); earlier checkpoints are untouched.
         """
-        newest = distributed.decided(lambda: max(map(_number, _numbered(self.folder)), default=-1))
-        if self._last is not None and self._last.step == step == newest:
+        newest, bare = distributed.decided(
+            lambda: (
+                max(map(folders.number, folders.numbered(self.folder)), default=-1),
+                not folders.with_memory(self.folder),
+            )
+        )
+        with_replay = self._replay and (replay or bare) and replay_bytes(state) > 0
+        again = self._last is not None and self._last.step == step == newest
+        if again and self._last is not None and (self._last.replay_bytes or not with_replay):
             with distributed.together():
                 if distributed.primary():
                     files.renew(self._last.path, extra)
             return self._last
-        if step <= newest:
+        if step <= newest and not again:
             raise CheckpointError(
                 f"{self.folder}: cannot save step {step} beside the newer checkpoint of step {newest}; "
                 "go on from it (resume=<run>) or choose another folder"
             )
-        saved = self._write(self.folder / _name(step), step, state, source, extra, with_replay=self._replay)
+        saved = self._write(self.folder / folders.name(step), step, state, source, extra, with_replay=with_replay)
         if distributed.primary():
-            _prune(self.folder, self._keep)
+            folders.prune(self.folder, self._keep)
         self._last = saved
         if not self._told:
             self._told = True
-            self._log(_cost(saved, self._keep, left_out=0 if self._replay else replay_bytes(state)))
+            self._log(telling.cost(saved, self._keep, state))
         return saved
 
     def restore(self, abstract: Any, *, replay: Callable[[], Any] | None = None) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is none at all.
+
+        Of a run that saves memories it is the newest with one, so that the run goes on as if never stopped; where none
+        has one it is the newest, whose memory is filled anew. Which it is, and why, is told.
 
         Nothing in the folder changes if it raises. Damaged ones are named in a warning and, once an older one
         has taken their place, set aside.
@@ -144,7 +159,7 @@ class Checkpoints:
         Raises: Mismatch, SchemaError; CheckpointError where all are damaged.
         """
         damaged: list[pathlib.Path] = []
-        for name in distributed.decided(lambda: [path.name for path in reversed(_numbered(self.folder))]):
+        for name in distributed.decided(lambda: self._candidates(bool(replay_bytes(abstract)))):
             path = self.folder / name
             try:
                 restored, self._last = _restore(path, abstract, replay)
@@ -154,7 +169,12 @@ class Checkpoints:
                 continue
             with distributed.together():
                 if distributed.primary():
-                    self._tidy(damaged, _number(path))
+                    lost = [each for each in folders.light(self.folder) if folders.number(each) > restored.step]
+                    newest = max(map(folders.number, lost), default=None)
+                    self._log(telling.chosen(restored, newest, wanted=self._replay))
+                    self._tidy(damaged, restored.step)
+                    for each in lost:
+                        folders.remove(each)
             return restored
         if damaged:
             raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged: start a new run")
@@ -165,7 +185,7 @@ class Checkpoints:
 
     def latest(self) -> pathlib.Path | None:
         """The newest checkpoint that looks whole."""
-        return next(iter(reversed(complete(self.folder))), None)
+        return next(iter(reversed(folders.complete(self.folder))), None)
 
     def best(self, value: float, step: int, state: Any) -> Saved | None:
         """Keeps the state, without its replay, if `value` is better than that of the best so far; else None.
@@ -179,23 +199,31 @@ class Checkpoints:
             held = self.best_value()
             if self.metric is None or not math.isfinite(value) or (held is not None and sign * value <= sign * held):
                 return None
-            return max(map(_number, _numbered(self._best_folder)), default=0) + 1
+            return max(map(folders.number, folders.numbered(self._best_folder)), default=0) + 1
 
         if (chosen := distributed.decided(number)) is None:
             return None
         extra = {"metric": self.metric, "value": float(value)}
-        saved = self._write(self._best_folder / _name(chosen), step, state, None, extra, with_replay=False)
+        saved = self._write(self._best_folder / folders.name(chosen), step, state, None, extra, with_replay=False)
         if distributed.primary():
-            _prune(self._best_folder, keep=1)
+            folders.prune(self._best_folder, keep=1)
         return saved
 
     def best_value(self) -> float | None:
         """The value of the best checkpoint by this metric, None where there is none."""
-        for path in reversed(complete(self._best_folder)):
+        for path in reversed(folders.complete(self._best_folder)):
             extra = files.read_manifest(path).extra
             if extra["metric"] == self.metric:
                 return extra["value"]
         return None
+
+    def _candidates(self, memory: bool) -> list[str]:
+        """The checkpoints to go on from, the best choice first."""
+        paths = folders.numbered(self.folder)
+        if memory and self._replay:
+            last = folders.light(self.folder)
+            paths = last + [path for path in paths if path not in last]
+        return [path.name for path in reversed(paths)]
 
     def _tidy(self, damaged: list[pathlib.Path], step: int) -> None:
         """Before the run goes on from `step`: removes leftovers and a later best one, sets damaged ones aside."""
@@ -203,9 +231,9 @@ class Checkpoints:
             shutil.rmtree(leftover)
         for bad in damaged:
             os.rename(bad, self.folder / f"tmp-damaged-{bad.name}")  # removed at the next start
-        for path in complete(self._best_folder):
+        for path in folders.complete(self._best_folder):
             if files.read_manifest(path).step > step:
-                _remove(path)
+                folders.remove(path)
 
     def _write(
         self, final: pathlib.Path, step: int, state: Any, source: Any, extra: Mapping[str, Any], *, with_replay: bool
@@ -225,8 +253,12 @@ class Checkpoints:
             manifest = files.write(making, step=step, state=leaves, replay=ring, source=source, extra=extra)
             with distributed.together():
                 if distributed.primary():
+                    before = final.with_name(f"tmp-old-{final.name}")
+                    if final.exists():  # of the same step, without its memory
+                        os.rename(final, before)
                     os.rename(making, final)
                     files.sync(final.parent)
+                    shutil.rmtree(before, ignore_errors=True)
         except Exception as error:
             if distributed.primary():
                 shutil.rmtree(making, ignore_errors=True)
@@ -261,11 +293,6 @@ class Checkpoints:
             raise NotFinite(f"step {step} is not saved: {reason}; the last good checkpoint is {self.latest()}")
 
 
-def complete(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The checkpoints in `folder` that look whole (their files are all there), oldest first."""
-    return [path for path in _numbered(pathlib.Path(folder)) if _is_whole(path)]
-
-
 def load(folder: str | os.PathLike, abstract: Any, which: Literal["latest", "best"] | int = "latest") -> Loaded:
     """Reads what `abstract` names, say {"params": ...}, from a run's `checkpoints` folder, changing nothing there.
 
@@ -276,7 +303,7 @@ def load(folder: str | os.PathLike, abstract: Any, which: Literal["latest", "bes
     """
     folder = pathlib.Path(folder).absolute()
     place = folder / "best" if which == "best" else folder
-    names = distributed.decided(lambda: [path.name for path in _numbered(place)])
+    names = distributed.decided(lambda: [path.name for path in folders.numbered(place)])
     for name in reversed([name for name in names if not isinstance(which, int) or int(name) == which]):
         path = place / name
         try:
@@ -288,14 +315,9 @@ def load(folder: str | os.PathLike, abstract: Any, which: Literal["latest", "bes
             continue
         tree = files.unflatten(abstract, leaves)
         return Loaded(step=manifest.step, tree=tree, extra=manifest.extra, path=path)
-    held = ", ".join(str(_number(path)) for path in complete(folder)) or "none"
+    held = ", ".join(str(folders.number(path)) for path in folders.complete(folder)) or "none"
     remedy = f"go on with that run (resume={folder.parent}) until one is written"
     raise CheckpointError(f"{folder}: no whole checkpoint '{which}'; steps held: {held}; {remedy}")
-
-
-def replay_bytes(state: Any) -> int:
-    """What the replay of a state (or of its shapes) adds to a checkpoint."""
-    return files.size_of(files.split(files.flatten(state))[1])
 
 
 def _restore(path: pathlib.Path, abstract: Any, replay: Callable[[], Any] | None) -> tuple[Restored, Saved]:
@@ -304,7 +326,7 @@ def _restore(path: pathlib.Path, abstract: Any, replay: Callable[[], Any] | None
     leaves, ring = files.split(files.flatten(abstract))
     source = files.agreed(lambda: files.read_source(path, manifest))
     state = files.read_state(path, manifest, leaves, partly=False)
-    has_replay = bool(ring) and bool(manifest.replay)
+    has_replay = bool(ring) and bool(manifest.memory)
     if has_replay:
         state |= files.agreed(lambda: files.read_replay(path, manifest, ring))
     elif ring:
@@ -322,50 +344,6 @@ def _restore(path: pathlib.Path, abstract: Any, replay: Callable[[], Any] | None
     )
     known = Saved(step=manifest.step, path=path, bytes=manifest.bytes, seconds=0.0, replay_bytes=manifest.replay_bytes)
     return restored, known
-
-
-def _name(number: int) -> str:
-    return f"{number:012d}"
-
-
-def _number(path: pathlib.Path) -> int:
-    return int(path.name)
-
-
-def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints' folders by number, oldest first, whole or not."""
-    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=_number)
-
-
-def _is_whole(path: pathlib.Path) -> bool:
-    try:
-        files.read_manifest(path)
-    except Corrupt:
-        return False
-    except SchemaError:
-        pass  # whole, though of another version: whoever reads it will hear so
-    return True
-
-
-def _prune(folder: pathlib.Path, keep: int) -> None:
-    for path in _numbered(folder)[:-keep]:
-        _remove(path)
-
-
-def _remove(path: pathlib.Path) -> None:
-    """Renames first, so that a removal cut short is not taken for a damaged checkpoint."""
-    gone = path.with_name(f"tmp-old-{path.name}")
-    os.rename(path, gone)
-    shutil.rmtree(gone)
-
-
-def _cost(saved: Saved, keep: int, *, left_out: int) -> str:
-    line = f"checkpoint: {files.readable(saved.bytes)} in {saved.seconds:.2f} s"
-    if saved.replay_bytes:
-        line += f", of it {files.readable(saved.replay_bytes)} replay (checkpoint.replay=false leaves it out)"
-    elif left_out:
-        line += f", without the replay's {files.readable(left_out)} (checkpoint.replay=true saves it)"
-    return f"{line}; {keep} are kept: {files.readable(keep * saved.bytes)}"
 
 
 @jax.jit

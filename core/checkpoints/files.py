@@ -27,9 +27,11 @@ from core.checkpoints import replay_files, tree_files
 T = TypeVar("T")
 Leaves = dict[str, Any]  # path -> array, or its jax.ShapeDtypeStruct
 
-SCHEMA = 1  # raise it whenever older checkpoints no longer restore, and say below how they could
+SCHEMA = 2  # raise it whenever older checkpoints no longer restore, and say below how they could
 # {version: a function from that version's leaves by path (without the replay's) to those of version + 1}
-MIGRATIONS: dict[int, Callable[[Leaves], Leaves]] = {}
+MIGRATIONS: dict[int, Callable[[Leaves], Leaves]] = {
+    1: lambda leaves: leaves  # the same but for the replay: its rewards were clipped and it had no extras
+}
 
 
 class CheckpointError(Exception):
@@ -58,6 +60,11 @@ class Manifest:
     replay: dict[str, str]  # the same, {} where the replay was not saved
     files: dict[str, tuple[int, int]]  # name -> (bytes, CRC-32)
     extra: dict[str, Any]
+
+    @property
+    def memory(self) -> dict[str, str]:
+        """`replay` where this version can read it; one of an earlier version is filled anew."""
+        return self.replay if self.schema == SCHEMA else {}
 
     @property
     def bytes(self) -> int:

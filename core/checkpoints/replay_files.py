@@ -1,9 +1,10 @@
-"""A replay memory on disk: one plain file a leaf and shard, written and read in small pieces.
+"""A replay memory on disk: one file a leaf and shard, written and read in small pieces, compressed with zstd.
 
 A ring of gigabytes must never exist twice, neither on the host nor on a device, and no NumPy view of it
 may outlive a save (a viewed array is copied when it is donated). So pieces are cut out on the device, and
 put back into a donated buffer there. Files are named by shard, which makes them independent of how many
-devices wrote them: `<process>-<shard>/<leaf>`, raw bytes in C order.
+devices wrote them: `<process>-<shard>/<leaf>`, one frame of zstd over the bytes in C order, in which the frames of one
+game are a row apart: the window reaches over many rows.
 """
 
 import functools
@@ -11,15 +12,17 @@ import os
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import zstandard
 from jax import lax
 
 Sums = dict[str, tuple[int, int]]  # file, relative to the folder -> (bytes, CRC-32)
 PIECE = 2 << 20  # bytes: larger pieces are no faster and leave malloc with more to hold on to
+LEVEL, WINDOW = 1, 21  # the fastest of zstd's usual levels; log2 of the bytes in which it finds what repeats
 
 
 def write(folder: pathlib.Path, leaves: Mapping[str, jax.Array]) -> Sums:
@@ -37,7 +40,7 @@ def write(folder: pathlib.Path, leaves: Mapping[str, jax.Array]) -> Sums:
 def read(folder: pathlib.Path, abstract: Mapping[str, Any]) -> tuple[dict[str, jax.Array], Sums]:
     """Arrays of the shapes, dtypes and shardings of `abstract`, and what was read: what `write` returned, if whole.
 
-    Raises: OSError for files that are missing or too short.
+    Raises: OSError for files that are missing, too short or no zstd.
     """
     leaves, sums = {}, {}
     for path, spec in abstract.items():
@@ -67,30 +70,56 @@ def _shards(path: str, shape: tuple[int, ...], index: tuple[slice, ...]) -> rang
 
 def _write_shard(file: pathlib.Path, array: jax.Array, row: int) -> tuple[int, int]:
     file.parent.mkdir(parents=True, exist_ok=True)
-    size = crc = 0
-    with open(file, "wb", buffering=0) as out:
-        for start, shape in _pieces(array.shape, array.dtype.itemsize, row):
-            piece = np.asarray(_cut(array, start, shape)).reshape(-1).view(np.uint8)
-            left = piece.data
-            while left:  # an unbuffered write may be a partial one
-                left = left[out.write(left) :]
-            size, crc = size + piece.size, zlib.crc32(piece.data, crc)
+    settings = zstandard.ZstdCompressionParameters.from_level(LEVEL, window_log=WINDOW)
+    with open(file, "wb") as out:
+        counted = _Counted(out)
+        with zstandard.ZstdCompressor(compression_params=settings).stream_writer(
+            cast(Any, counted), closefd=False
+        ) as packed:
+            for start, shape in _pieces(array.shape, array.dtype.itemsize, row):
+                packed.write(np.asarray(_cut(array, start, shape)).reshape(-1).view(np.uint8).data)
+        out.flush()
         os.fsync(out.fileno())
-    return size, crc
+    return counted.size, counted.crc
 
 
 def _read_shard(file: pathlib.Path, buffer: jax.Array, row: int) -> tuple[jax.Array, tuple[int, int]]:
-    size = crc = 0
+    size = 0
     with open(file, "rb") as source:
-        for start, shape in _pieces(buffer.shape, buffer.dtype.itemsize, row):
-            piece = np.empty(shape, buffer.dtype)
-            view = piece.reshape(-1).view(np.uint8)
-            if source.readinto(view.data) != view.size:
-                raise OSError(f"{file} ends after {size} bytes or a little more")
-            size, crc = size + view.size, zlib.crc32(view.data, crc)
-            buffer = _put(buffer, piece, start)
-            buffer.block_until_ready()  # else pieces queue up in memory
-    return buffer, (size, crc)
+        counted = _Counted(source)
+        unpacked = zstandard.ZstdDecompressor().stream_reader(cast(Any, counted), closefd=False)
+        try:
+            for start, shape in _pieces(buffer.shape, buffer.dtype.itemsize, row):
+                piece = np.empty(shape, buffer.dtype)
+                view = piece.reshape(-1).view(np.uint8)
+                size += (found := unpacked.readinto(view.data))
+                if found != view.size:
+                    raise OSError(f"{file} ends after {size} bytes of its content")
+                buffer = _put(buffer, piece, start)
+                buffer.block_until_ready()  # else pieces queue up in memory
+        except zstandard.ZstdError as error:
+            raise OSError(f"{file} is damaged: {error}") from error
+        while counted.read(PIECE):  # what is left counts for the checksum
+            pass
+    return buffer, (counted.size, counted.crc)
+
+
+class _Counted:
+    """A file that knows the size and the CRC-32 of what went through it."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.size, self.crc = file, 0, 0
+
+    def write(self, data: bytes) -> int:
+        self._count(data)
+        return self._file.write(data)
+
+    def read(self, size: int) -> bytes:
+        self._count(data := self._file.read(size))
+        return data
+
+    def _count(self, data: bytes) -> None:
+        self.size, self.crc = self.size + len(data), zlib.crc32(data, self.crc)
 
 
 def _pieces(shape: tuple[int, ...], itemsize: int, row: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:

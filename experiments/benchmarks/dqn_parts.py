@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from agents import environments
-from core import convolution, optim, platform, replay
+from core import convolution, optim, platform, replay, windows
 from experiments.benchmarks import timing
 from experiments.config import build, command_line
 
@@ -96,13 +96,14 @@ def prioritised() -> dict[str, timing.Part]:
     """`draw` of 32 by priority from a memory of 1,000,000 transitions of 8 games, without their frames."""
     sampler, rows, games, key = replay.Prioritized(), 125_000, 8, jax.random.key(0)
     priority = jax.random.uniform(key, (rows, games), minval=0.1)
-    state = sampler.init(rows, games) | {"priority": priority, "row_sum": priority.sum(axis=1)}
-    age, valid = jnp.int32, jnp.ones((rows, games), bool)
-    window = replay.Window(oldest=age(0), low=age(0), high=age(rows), outside=jnp.zeros(3, jnp.int32))
-    drawn = jax.jit(lambda state, key, valid: sampler.draw(state, key, valid, window, 32, jnp.int32(0)))
+    sums = {"row_sum": priority.sum(axis=1), "row_held": jnp.full(rows, games)}
+    state = sampler.init(rows, games) | {"priority": priority} | sums
+    age = jnp.int32
+    window = replay.Window(rows=rows, streams=games, oldest=age(0), low=age(0), high=age(rows))
+    drawn = jax.jit(lambda state, key: sampler.draw(state, key, lambda index: index >= 0, window, 32, jnp.int32(0)))
 
     def draw() -> int:
-        jax.block_until_ready(drawn(state, key, valid))
+        jax.block_until_ready(drawn(state, key))
         return 1
 
     return {"draw": draw}
@@ -113,7 +114,7 @@ def updating(run: build.Run, batches: Sequence[int]) -> dict[str, timing.Part]:
     learner = run.learner
     params = learner.network.init(jax.random.key(0))
 
-    def update(weights: Any, sample: replay.Sample) -> tuple[Any, None]:
+    def update(weights: Any, sample: windows.Sample) -> tuple[Any, None]:
         differentiate = jax.value_and_grad(learner.loss_and_errors, has_aux=True)
         (loss, _), gradient = differentiate(weights[0], weights[2], sample)
         moved = optim.apply(
@@ -126,7 +127,7 @@ def updating(run: build.Run, batches: Sequence[int]) -> dict[str, timing.Part]:
         )
         return (*moved[:2], weights[2]), None
 
-    def repeated(function: Any, samples: replay.Sample, count: int) -> timing.Part:
+    def repeated(function: Any, samples: windows.Sample, count: int) -> timing.Part:
         compiled = jax.jit(lambda weights, samples: function(weights, samples)[0], donate_argnums=0)
         held = [jax.tree.map(jnp.copy, (params, learner.optimizer.init(params), params))]
 
@@ -165,19 +166,20 @@ def _full(state: Any) -> Any:
     return dataclasses.replace(state, replay=ring)
 
 
-def _samples(run: build.Run, batch: int) -> replay.Sample:
+def _samples(run: build.Run, batch: int) -> windows.Sample:
     """Random ones, [U, B, ...] each."""
     sizes, dtype = run.source.sizes, run.source.spec.observation.dtype
     bytes_each = 2 * batch * int(np.prod(sizes["observation"])) * dtype.itemsize
     lead = (max(2, min(MOST_SCANNED, MOST_SAMPLED // bytes_each)), batch)
     random = np.random.default_rng(0)
     frames = lambda: jnp.asarray(noise(random, (*lead, *sizes["observation"]), dtype))
-    return replay.Sample(
+    return windows.Sample(
         observation=frames(),
         action=jnp.asarray(random.integers(sizes["actions"], size=lead), jnp.int32),
         reward=jnp.asarray(random.random(lead), jnp.float32),
         discount=jnp.full(lead, 0.99),
         next_observation=frames(),
+        extras=(),
         weight=jnp.ones(lead),
         index=jnp.zeros((lead[0], 1, batch), jnp.int32),
     )

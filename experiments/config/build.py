@@ -55,6 +55,7 @@ class Checkpoint:
     every: ranges.PositiveInt  # frames or images
     keep: ranges.PositiveInt = 2  # newest ones that stay
     replay: bool = True  # False: smaller, and acting refills the memory after a resume
+    replay_every: ranges.PositiveInt | None = None  # frames; None: `core.loop.Schedule.memory_every`
     metric: str | None = None  # the best by this one is kept too
     better: Literal["higher", "lower"] = "higher"
 

@@ -159,6 +159,8 @@ def _renamed(config: dict[str, Any], protocol: Mapping[str, Any]) -> dict[str, A
     names = protocol.get("data", {}).get("provenance", {}).get("class_names")
     for node in nodes(config):
         node |= {key: build.today(value) for key, value in node.items() if isinstance(value, str)}
+        if node.get("_target_") == "core.replay.Replay" and "n_step" in node:
+            node["read"] = {"_target_": "core.windows.Transitions", "n_step": node.pop("n_step")}
         if names and node.get("_target_") == "core.images.datasets.ImageFolder":
             node["class_names"] = node.get("class_names") or list(names)
         if protocol.get("classes") and node.get("_target_") == "core.images.datasets.Npz":

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from agents import dqn, networks, td
-from core import mesh, network, optim, replay, types
+from core import mesh, network, optim, replay, types, windows
 from experiments.benchmarks import programs
 
 SHARDS, STEPS, STREAMS, FRAME = 8, 4, 1, (84, 84)
@@ -20,7 +20,9 @@ def learner() -> dqn.DQN:
     return dqn.DQN(
         network=network.Network(make=make, sizes={"observation": (4, *FRAME), "actions": 6}),
         optimizer=optim.optimizer(rule=optax.sgd, learning_rate=1e-2),
-        replay=replay.Replay(capacity=SHARDS * 64, shards=SHARDS, n_step=3, sampler=replay.Prioritized()),
+        replay=replay.Replay(
+            capacity=SHARDS * 64, shards=SHARDS, read=windows.Transitions(n_step=3), sampler=replay.Prioritized()
+        ),
         target=dqn.HardUpdate(period=6),
         bootstrap=td.double_bootstrap,
         update_every=SHARDS * STEPS * STREAMS // PER_STEP,

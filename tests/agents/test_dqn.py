@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from agents import acting, dqn, networks, td
-from core import network, optim, replay, types
+from core import network, optim, replay, types, windows
 from tests import runs, toys
 
 # Q(s, a; θ) and Q(s, a; θ⁻), [X, A]: in every state they disagree about the best action.
@@ -102,12 +102,13 @@ def test_a_linear_table_reaches_the_exact_optimum(changes):
 def test_the_loss_by_hand(bootstrap, errors, loss):
     agent = learner(linear_table(4, 2), bootstrap=bootstrap, loss=td.huber)
     state, action, later, weight = [0, 1, 2], [1, 0, 1], [1, 2, 0], np.array([1.0, 0.5, 0.25], np.float32)
-    sample = replay.Sample(
+    sample = windows.Sample(
         observation=jnp.eye(4)[jnp.array(state), None],
         action=jnp.array(action),
         reward=jnp.array([1.5, -1.0, 2.0]),
         discount=jnp.array([0.5, 0.25, 0.0]),
         next_observation=jnp.eye(4)[jnp.array(later), None],
+        extras=(),
         weight=jnp.asarray(weight),
         index=jnp.zeros((1, 3), jnp.int32),
     )
@@ -180,7 +181,7 @@ def test_warmup_only_takes_data_in():
 def test_the_first_update_waits_for_whole_windows_and_no_longer(sampler: replay.Sampler):
     """However few steps `learning_starts` asks for: every weight is 0 a rollout before the first update, none at it."""
     for n_step, steps, stack in [(1, 1, 1), (4, 4, 4), (10, 4, 1)]:
-        ring = replay.Replay(capacity=512, n_step=n_step, sampler=sampler)
+        ring = replay.Replay(capacity=512, read=windows.Transitions(n_step=n_step), sampler=sampler)
         agent = learner(linear_table(4, 2), replay=ring, learning_starts=1, update_every=1)
         shape = (1, steps, 3)
         flags = {name: np.zeros(shape, bool) for name in ("terminal", "truncated", "first")}
@@ -206,7 +207,7 @@ def test_the_first_update_waits_for_whole_windows_and_no_longer(sampler: replay.
 
 def test_the_first_update_after_a_long_window_changes_the_weights():
     mdp = toys.Tabular()
-    ring = replay.Replay(capacity=512, n_step=10)
+    ring = replay.Replay(capacity=512, read=windows.Transitions(n_step=10))
     agent = learner(linear_table(mdp.frame[0], mdp.actions), replay=ring, learning_starts=1, update_every=32)
     kernels, updates = [], []
     look = lambda state: (kernels.append(kernel(state.params)), updates.append(int(state.updates)))
@@ -259,7 +260,11 @@ def test_rewards_are_clipped_for_learning_only():
     agent = learner(linear_table(4, 2), reward_clip=1.0)
     state, actor = play(agent, mdp, batches=20)
     held = np.asarray(state.replay.reward)[np.asarray(state.replay.valid)]
-    assert set(np.unique(held)) == {-1.0, 1.0}
+    assert set(np.unique(held)) == {-7.0, 7.0}  # as the memory keeps them
+    small, other = play(learner(linear_table(4, 2)), toys.Tabular(reward=((1.0, -1.0),) * 4), batches=20)
+    other.close()
+    np.testing.assert_array_equal(kernel(state.params), kernel(small.params))
+    assert np.abs(kernel(state.params)).max() > 0.05
     assert abs(actor.metrics()["train/episode_return"]) > 1  # the score stays raw
     actor.close()
 

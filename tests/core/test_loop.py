@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from core import loop, profiling, stopping, types
-from core.checkpoints import checkpoint
+from core.checkpoints import checkpoint, folders
 from tests import runs
 
 Alone = tuple[Any, Any, list[Any]]
@@ -161,6 +161,43 @@ def test_stopping_and_going_on_equals_never_having_stopped(tmp_path: pathlib.Pat
     for step, scalars in told(broken):
         merged.setdefault(step, {}).update(scalars)
     assert merged == dict(told(rows))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_kill_goes_back_to_the_newest_checkpoint_with_its_replay_and_a_stop_saves_it(tmp_path: pathlib.Path):
+    """Checkpoints at every step, with the replay at every fifth: bit for bit the run that was never killed."""
+    steps, every = runs.WARMUP + 12, {"checkpoint_every": 16, "replay_every": 5 * 16}
+
+    def killed(at: int):
+        def watch(step: int, state: Any) -> None:
+            if step == at:
+                raise Killed
+
+        return watch
+
+    whole, parts = runs.play(tmp_path / "whole", steps=steps), tmp_path / "parts"
+    seen: list[int] = []
+    for at in (4, 9, 14):
+        with pytest.raises(Killed):
+            runs.play(parts, steps=steps, **every, watch=killed(at))
+        seen.append(int(folders.with_memory(parts)[-1].name))
+        assert int(checkpoint.complete(parts)[-1].name) == at - 1
+    assert seen == [1, 5, 10]  # the first checkpoint of all has it, too
+    began: list[int] = []
+    stop = stopping_at(12)
+    look = stop.pop("watch")
+    runs.play(parts, steps=steps, **every, **stop, watch=lambda step, state: began.append(step) or look(step, state))
+    assert began[0] == 11 and int(folders.with_memory(parts)[-1].name) == 12
+    runs.assert_same(runs.play(parts, steps=steps, **every).state, whole.state)
+
+
+def test_a_long_run_writes_its_replay_forty_times_at_most():
+    every = lambda budget, **more: loop.Schedule(budget=budget, log_every=1, checkpoint_every=100, **more).memory_every
+    assert [every(budget) for budget in (50, 4_000, 4_001, 20_000)] == [100, 100, 200, 500]
+    assert every(20_000, replay_every=70) == 70
 
 
 @pytest.mark.parametrize("wanted", [6, 10], ids=["on the way", "at the end"])

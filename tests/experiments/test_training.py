@@ -69,6 +69,21 @@ def test_a_budget_within_the_warm_up_is_told_at_the_start(tmp_path: Path, capsys
     assert "no update" not in capsys.readouterr().out
 
 
+def test_natures_preset_tells_at_the_start_that_it_writes_less_than_60_gb():
+    """Its 200M frames: 40 times a replay of 7.08 GB, and 160 checkpoints without."""
+    run = build.run(command_line.compose("experiment=dqn/nature", "tracker=none", "source.game=pong"))
+    try:
+        run.source.attach(run.learner)
+        state = jax.eval_shape(run.learner.init, jax.random.key(0), run.source.spec)
+        held = run.checkpoint
+        schedule = loop.Schedule(budget=run.budget, log_every=run.log_every, checkpoint_every=held.every)
+        line = schedule.told(state, run.source.unit)
+    finally:
+        run.source.close()
+    assert line is not None and "with the replay every 5,000,000, 40 times: 7.07 GB, compressed usually less" in line
+    assert float(re.findall(r"about ([\d.]+) GB written by the end", line)[0]) < 60
+
+
 def test_what_does_not_fit_is_refused_without_a_trace(tmp_path: Path):
     learner = settings("learner.replay.capacity=2_000_000_000")["learner"]
     with pytest.raises(build.ConfigError, match=r"memory: the state needs .* GB on a device that has .*capacity"):
@@ -110,16 +125,36 @@ def test_behind_a_damaged_checkpoint_the_record_goes_back_as_far_as_the_state(tm
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_a_checkpoint_of_an_older_schema_is_refused_with_the_remedy(tmp_path: Path):
+def test_a_run_of_the_first_version_goes_on_with_its_memory_filled_anew(tmp_path: Path):
+    """Version 1: no extras, clipped rewards, `n_step` beside the capacity."""
+    train(tmp_path, budget=4 * SIZE)
+    text = (tmp_path / "config.yaml").read_text()
+    old = re.sub(r"read:\n +_target_: core.windows.Transitions\n +n_step", "n_step", text)
+    assert old != text
+    (tmp_path / "config.yaml").write_text(old)
+    rewrite(checkpoint.complete(tmp_path / "checkpoints")[-1], schema=1)
+    assert saved.load(tmp_path)["learner"]["replay"]["read"] == settings()["learner"]["replay"]["read"]
+    outcome = train(tmp_path, budget=8 * SIZE, resume=True)
+    warm = 4 + 2  # learning_starts=16 environment steps are two learner steps
+    assert (outcome.step, int(outcome.state.updates)) == (8, 4 * (4 - 2) + 4 * (8 - warm))
+    assert int(outcome.state.replay.count) * 2 == 4 * SIZE
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_with_the_remedy(tmp_path: Path):
     train(tmp_path, budget=SIZE)
-    manifest = checkpoint.complete(tmp_path / "checkpoints")[-1] / "manifest.json"
-    content = json.loads(manifest.read_text())
-    del content["checksum"]
-    manifest.write_text(files._dump(content | {"schema": files.SCHEMA - 1}))
-    message = rf"its schema is version {files.SCHEMA - 1}, .* use the revision of the project that wrote it"
+    path = checkpoint.complete(tmp_path / "checkpoints")[-1]
+    rewrite(path, schema=files.SCHEMA + 1)
+    message = rf"its schema is version {files.SCHEMA + 1}, .* update the project"
     with pytest.raises(build.ConfigError, match=message):
         train(tmp_path, resume=True)
-    assert len(rows(tmp_path)) == 1 and manifest.exists() and (tmp_path / saved.FILE).exists()
+    assert len(rows(tmp_path)) == 1 and path.exists() and (tmp_path / saved.FILE).exists()
+
+
+def rewrite(path: Path, *, schema: int) -> None:
+    """Gives a checkpoint another version."""
+    content = json.loads((path / "manifest.json").read_text())
+    del content["checksum"]
+    (path / "manifest.json").write_text(files._dump(content | {"schema": schema}))
 
 
 def test_a_setting_that_no_longer_exists_is_named(tmp_path: Path):

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from core import distributed, mesh, types
-from core.checkpoints import checkpoint, files
+from core.checkpoints import checkpoint, files, folders
 
 
 def state(step: int) -> types.TrainState:
@@ -31,14 +31,14 @@ def state(step: int) -> types.TrainState:
 
 def main() -> None:
     folder, second = Path(sys.argv[1]), jax.process_index() == 1
-    listed = checkpoint._numbered
+    listed = folders.numbered
     open_ = lambda: checkpoint.Checkpoints(folder, keep=3, metric="eval/score", log=lambda line: None)
     checkpoints = open_()
     for step in (1, 2):
         checkpoints.save(step, state(step), {"step": step}, extra={"step": step})
         assert checkpoints.best(float(step), step, state(step))
     if second:
-        checkpoint._numbered = lambda folder: listed(folder)[:1]  # a network's file system may show what was
+        folders.numbered = lambda folder: listed(folder)[:1]  # a network's file system may show what was
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
 
     again = open_()

@@ -70,7 +70,7 @@ def test_everything_comes_back(tmp_path):
     assert saved.bytes == sum(
         f.stat().st_size for f in saved.path.rglob("*") if f.name != "manifest.json" and f.is_file()
     )
-    assert saved.replay_bytes == 2 * 50 * (6 + 4) + 4
+    assert saved.replay_bytes == sum(file.stat().st_size for file in (saved.path / "replay").rglob("*.*"))
     assert "MB in" in lines[0]
     assert "2 are kept" in lines[0]
     restored = open_(tmp_path).restore(abstract(make(0)))
@@ -263,6 +263,64 @@ def test_the_replay_is_a_choice(tmp_path):
     assert restored.replay_restored
 
 
+def save_mixed(folder: pathlib.Path) -> None:
+    """Step 1 has its replay as the first, 3 as asked, the others have none."""
+    checkpoints = open_(folder)
+    for step in range(1, 7):
+        checkpoints.save(step, make(step), {"n": step}, extra={}, replay=step == 3)
+
+
+def held(folder: pathlib.Path) -> list[int]:
+    return [int(path.name) for path in checkpoint.complete(folder)]
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_with_its_replay_which_cleaning_up_keeps(tmp_path):
+    save_mixed(tmp_path)
+    assert held(tmp_path) == [1, 3, 5, 6]
+    assert checkpoint.load(tmp_path, {"step": jnp.int32(0)}).step == 6  # evaluations take the newest
+    lines = []
+    checkpoints = open_(tmp_path, log=lines.append)
+    restored = checkpoints.restore(abstract(make(0)))
+    assert restored is not None
+    assert (restored.step, restored.source, restored.replay_restored) == (3, {"n": 3}, True)
+    assert_same(restored.state, make(3))
+    assert lines == [
+        "goes on from the checkpoint of step 3, the newest with its replay; the 3 steps up to that of step 6, which "
+        "has none, are made again"
+    ]
+    assert held(tmp_path) == [1, 3]
+    checkpoints.save(4, make(4), None, extra={}, replay=False)
+    assert held(tmp_path) == [1, 3, 4]
+
+
+def test_where_the_replay_is_not_wanted_a_run_goes_on_from_the_newest(tmp_path):
+    save_mixed(tmp_path)
+    lines = []
+    restored = open_(tmp_path, replay=False, log=lines.append).restore(abstract(make(0)), replay=lambda: make(9).replay)
+    assert restored is not None
+    assert_same(restored.state, dataclasses.replace(make(6), replay=make(9).replay))
+    assert "step 6, the newest; its replay is filled anew, as checkpoint.replay=false says" in lines[0]
+    for path in checkpoint.complete(tmp_path)[:2]:
+        (path / "manifest.json").unlink()
+    lines.clear()  # those with a replay are damaged
+    with pytest.warns(UserWarning, match="damaged"):
+        restored = open_(tmp_path, log=lines.append).restore(abstract(make(0)))
+    assert restored is not None and restored.step == 6
+    assert "its replay is filled anew, no checkpoint has one that this version reads" in lines[0]
+
+
+def test_saving_a_step_again_brings_the_replay_that_the_first_left_out(tmp_path):
+    checkpoints = open_(tmp_path)
+    checkpoints.save(1, make(1), None, extra={})
+    assert checkpoints.save(2, make(2), {"n": 2}, extra={}, replay=False).replay_bytes == 0
+    assert checkpoints.save(2, make(2), {"n": 2}, extra={"again": True}).replay_bytes > 0
+    assert checkpoints.save(2, make(2), {"n": 2}, extra={}, replay=False).replay_bytes > 0
+    restored = open_(tmp_path).restore(abstract(make(0)))
+    assert restored is not None
+    assert_same(restored.state, make(2))
+    assert not [*tmp_path.glob("tmp-*")]
+
+
 def test_another_network_or_replay_gives_one_short_error(tmp_path):
     save(tmp_path, 1)
     with pytest.raises(checkpoint.Mismatch, match=r"params/torso/bias is bfloat16\[4\] .* and bfloat16\[5\]"):
@@ -303,7 +361,7 @@ def test_a_full_disk_is_foreseen_and_leaves_the_previous_checkpoint(tmp_path, mo
         ):
             checkpoints.save(3, make(3), None, extra={})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000001", "000000000002"]
-    restored = checkpoints.restore(abstract(make(0)))
+    restored = lean.restore(abstract(make(0)))
     assert restored is not None
     assert restored.step == 2
 
@@ -312,22 +370,24 @@ def test_an_older_schema_is_migrated_where_there_is_a_way_and_refused_where_not(
     save(tmp_path, 1)
     wanted = dataclasses.replace(abstract(make(0)), aux={"scale": jax.ShapeDtypeStruct((8, 4), jnp.float32)})
     wanted.params["torso"]["weights"] = wanted.params["torso"].pop("kernel")
-    monkeypatch.setattr(files, "SCHEMA", 2)
-    with pytest.raises(checkpoint.SchemaError, match="version 1, this project reads version 2: use the revision"):
+    version = files.SCHEMA
+    monkeypatch.setattr(files, "SCHEMA", version + 1)
+    newer = rf"version {version}, this project reads version {version + 1}: use the revision"
+    with pytest.raises(checkpoint.SchemaError, match=newer):
         open_(tmp_path).restore(wanted)
 
     def rename(leaves):
         out = {path.replace("kernel", "weights"): leaf for path, leaf in leaves.items()}
         return out | {"aux/scale": jnp.ones((8, 4))}
 
-    monkeypatch.setitem(files.MIGRATIONS, 1, rename)
+    monkeypatch.setitem(files.MIGRATIONS, version, rename)
     wanted = dataclasses.replace(wanted, opt_state=jax.eval_shape(optax.adam(1e-3).init, wanted.params))
-    restored = open_(tmp_path).restore(wanted)
-    assert restored is not None
+    restored = open_(tmp_path).restore(wanted, replay=lambda: make(9).replay)
+    assert restored is not None and not restored.replay_restored  # a memory of another version is filled anew
     np.testing.assert_array_equal(restored.state.params["torso"]["weights"], np.ones((8, 4)))
-    assert_same(restored.state.replay, make(1).replay)
-    monkeypatch.setattr(files, "SCHEMA", 0)
-    with pytest.raises(checkpoint.SchemaError, match="version 1, this project reads version 0: update the project"):
+    assert_same(restored.state.replay, make(9).replay)
+    monkeypatch.setattr(files, "SCHEMA", version - 1)
+    with pytest.raises(checkpoint.SchemaError, match=rf"version {version}, .* reads version {version - 1}: update the"):
         open_(tmp_path).restore(wanted)
 
 

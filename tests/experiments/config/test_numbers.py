@@ -73,7 +73,7 @@ def train(tmp_path: Path, *typed: str) -> None:
         ("learner.batch=1e12", r"^learner\.batch=1000000000000: more than replay\.capacity=256 ever holds"),
         ("learner.replay.capacity=1e12", r"^learner\.replay\.capacity=1000000000000: at most 2,147,483,647 transit"),
         ("learner.target.period=1e12", r"^learner\.target\.period=1000000000000: must be less than 2\^31"),
-        ("learner.replay.n_step=1e12", r"too few for 1 x 2 games"),
+        ("learner.replay.read.n_step=1e12", r"too few for 1 x 2 games"),
         ("source.steps=1e12", r"replay\.capacity=256: too few for .* rollouts of 1000000000000"),
     ],
 )
