@@ -20,8 +20,6 @@ from core.journal import Diverged
 __all__ = ["Diverged", "Outcome", "Refused", "Schedule", "Start", "begin", "programs", "run"]
 
 _LARGE = 600  # arrays in a state: a U-Net of this many layers is compiled for a minute
-
-
 _MOST_MEMORIES = 40  # in a whole run: Nature's replay of 7 GB takes some ten seconds each time
 
 
