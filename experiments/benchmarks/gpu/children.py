@@ -74,7 +74,7 @@ def run(command: Sequence[str], *, limit: float, heard: Callable[[Found], None],
         with open(told, "wb") as out, open(said, "wb") as errors:
             process = subprocess.Popen(
                 command,
-                env=environment(deterministic=deterministic),
+                env=environment(deterministic=deterministic) | {"TMPDIR": folder},  # what it leaves there goes, too
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,

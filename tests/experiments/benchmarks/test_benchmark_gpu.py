@@ -106,16 +106,18 @@ def test_the_suites_own_limit_ends_a_part(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert [each["status"] for each in content["parts"]] == ["out of time", "left out"]
 
 
-def test_a_part_ends_with_the_processes_it_started(tmp_path: Path):
+def test_a_part_ends_with_the_processes_and_files_it_made():
     program = (
-        "import subprocess, sys, json, time; "
+        "import subprocess, sys, json, time, tempfile; "
         "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
-        "print(json.dumps({'item': 'pid', 'pid': p.pid}), flush=True); time.sleep(60)"
+        "made = tempfile.mkdtemp(); "
+        "print(json.dumps({'item': 'pid', 'pid': p.pid, 'made': made}), flush=True); time.sleep(60)"
     )
     heard: list[children.Found] = []
     with pytest.raises(children.OutOfTime):
         children.run([sys.executable, "-c", program], limit=1.0, heard=heard.append)
     (found,) = heard
+    assert not Path(found["made"]).exists(), "what it wrote for itself is gone, too"
     status = Path(f"/proc/{found['pid']}/stat")
     for _ in range(50):
         if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
