@@ -37,6 +37,12 @@ class Wanted:
 
     def __post_init__(self):
         models = MODELS[self.suite]
+        if self.suite == "gpu" and (self.overrides or self.peers):
+            raise ValueError(
+                f"{'overrides' if self.overrides else 'peers'}: suite=gpu takes none; see only, minutes, small"
+            )
+        if self.suite != "gpu" and (self.minutes != 8.0 or self.small is not None):
+            raise ValueError(f"{'minutes' if self.small is None else 'small'}: only suite=gpu has it")
         for name in self.only:
             if name not in models:
                 raise ValueError(f"only={name}: suite={self.suite} has {', '.join(models) or 'nothing to choose from'}")

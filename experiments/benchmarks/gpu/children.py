@@ -51,6 +51,9 @@ def environment(*, deterministic: bool = False) -> dict[str, str]:
     variables = processes.environment("all")
     paths = [str(identity.ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    platforms = variables.get("JAX_PLATFORMS", "")
+    if platforms and "cpu" not in platforms.split(","):
+        variables["JAX_PLATFORMS"] = f"{platforms},cpu"  # beside which updates are compared
     if deterministic:
         variables["XLA_FLAGS"] = f"{variables.get('XLA_FLAGS', '')} {FLAGS}".strip()
     return variables

@@ -173,6 +173,21 @@ def test_every_part_is_a_command_that_there_is():
     assert sum(each.limit for each in list(suite.PARTS.values())[:2]) < 480, "what matters most fits in any case"
 
 
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ({"suite": "gpu", "overrides": ("seed=1",)}, "overrides: suite=gpu takes none"),
+        ({"suite": "gpu", "peers": True}, "peers: suite=gpu takes none"),
+        ({"suite": "gpu", "only": ("vae",)}, "only=vae: suite=gpu has machine, equal"),
+        ({"suite": "dqn", "minutes": 2.0}, "minutes: only suite=gpu has it"),
+        ({"suite": "core", "small": True}, "small: only suite=gpu has it"),
+    ],
+)
+def test_keys_that_a_suite_does_not_have_are_refused(given: dict[str, Any], told: str):
+    with pytest.raises(ValueError, match=told):
+        command.Wanted(**given)
+
+
 def test_what_takes_two_parts_to_tell():
     def outcome(name: str, *found: children.Found) -> suite.Outcome:
         return suite.Outcome(name=name, shows="", status="done", found=list(found))
@@ -268,6 +283,8 @@ def test_shares_of_the_published_peaks():
 def test_carried_packages_stay_reachable_and_flags_are_set(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", f"/carried{os.pathsep}/more")
     assert children.environment()["PYTHONPATH"].split(os.pathsep)[1:] == ["/carried", "/more"]
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert children.environment()["JAX_PLATFORMS"] == "cuda,cpu"
     assert "deterministic" not in children.environment().get("XLA_FLAGS", "")
     assert children.environment(deterministic=True)["XLA_FLAGS"].endswith(children.FLAGS)
 
