@@ -41,7 +41,7 @@ KINDS = {
         "dqn_dueling": ("experiment=dqn/nature", "learner=dueling", "learner.replay.n_step=3", *_GAMES, _REPLAY),
         "flow_dit": ("experiment=diffusion/flow_dit", *_IMAGES, *_DIT),
         "vae_convolutions": ("experiment=vae/fashion_mnist_conv", *_IMAGES),
-        "gan_r3": ("experiment=gan/fashion_mnist", *_IMAGES, "network.width=16"),
+        "gan_r3": ("experiment=gan/fashion_mnist", *_IMAGES, "network.widths=[16,32]"),
         "gan_wgan_gp": ("experiment=gan/wgan_gp", *_IMAGES, "network.width=16"),
         "classifier": ("experiment=classifier/lenet", *_IMAGES),
     },

@@ -25,9 +25,9 @@ from experiments.benchmarks.gpu import children, speed
 from experiments.config import build, command_line
 
 GAMES = (8, 64)
-_RUN = ("evaluators=none", "tracker=none", "checkpoint.metric=null", "checkpoint.replay=false", "log_every=2_560")
-_FULL = ("learner.replay.capacity=1_000_000", "learner.learning_starts=8_000")
-_SMALL = (
+RUN = ("evaluators=none", "tracker=none", "checkpoint.metric=null", "checkpoint.replay=false", "log_every=2_560")
+FULL = ("learner.replay.capacity=1_000_000", "learner.learning_starts=8_000")
+SMALL = (
     "learner.replay.capacity=2_048",
     "learner.learning_starts=64",
     "log_every=256",
@@ -43,7 +43,7 @@ def main() -> None:
     platform.cache()
     for count in games:
         try:
-            overrides = (*dqn.SETTING, *_RUN, *(_SMALL if given.small else _FULL), f"source.envs={count}")
+            overrides = (*dqn.SETTING, *RUN, *(SMALL if given.small else FULL), f"source.envs={count}")
             children.tell(f"pong, {count} games", **played(overrides, games=count, seconds=given.seconds))
         except Exception as error:  # the other number of games may do
             children.failed(f"pong, {count} games", error)

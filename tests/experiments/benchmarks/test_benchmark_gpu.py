@@ -1,5 +1,6 @@
 """The suite `gpu`: its time, its record and its parts at their smallest; what it is for needs a GPU."""
 
+import argparse
 import json
 import os
 import signal
@@ -9,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from core import platform
-from experiments.benchmarks import command, dqn_parts, results, timing
-from experiments.benchmarks.gpu import bitwise, cards, children, equal, speed, suite, wheels
+from experiments.benchmarks import command, dqn, dqn_parts, generative, generative_parts, results, timing
+from experiments.benchmarks.gpu import bitwise, cards, children, equal, playing, speed, suite, wheels
+from experiments.config import build, command_line
 
 
 def part(program: str, *, estimate: float = 0.1, limit: float = 30.0, needs: str | None = None) -> suite.Part:
@@ -218,6 +221,35 @@ def test_an_update_is_compared_with_the_cpus(capsys: pytest.CaptureFixture):
     half, _ = equal.compared(("experiment=vae/fashion_mnist", *tiny), "bfloat16", exact)
     assert half["equal"] and half["tolerance"]["update"] >= equal.FLOOR["update"]
     json.dumps([found, half])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for families in equal.KINDS.values() for name in families])
+def test_every_learner_can_be_compared(name: str):
+    """Its files compose and fit each other, and its step takes the batch that it is given; nothing is compiled."""
+    (overrides,) = [families[name] for families in equal.KINDS.values() if name in families]
+    run = equal.described(*overrides, "network.compute=bfloat16")
+    state = jax.eval_shape(run.learner.init, jax.random.key(0), run.source.spec)
+    new, metrics = jax.eval_shape(run.learner.step, state, equal.batch(run.source.spec))
+    assert jax.tree.structure(new) == jax.tree.structure(state) and metrics
+
+
+@pytest.mark.long
+def test_what_is_measured_at_full_size_composes():
+    for kind in ("dit", "unet"):
+        overrides = (*generative.MODELS[kind].forms["ours"].overrides, "network.compute=bfloat16")
+        assert generative_parts.described(command_line.compose(*overrides)).learner.network.compute == "bfloat16"
+        small = generative_parts.described(command_line.compose(*overrides, *speed.shrunk(kind)))
+        jax.eval_shape(small.learner.init, jax.random.key(0), small.source.spec)
+    for families in equal.KINDS.values():
+        for overrides in families.values():
+            build.check(command_line.compose(*overrides, "network.compute=bfloat16", "tracker=none"))
+    for sizes in (playing.FULL, playing.SMALL):
+        build.check(command_line.compose(*dqn.SETTING, *playing.RUN, *sizes, fits=True))
+    for kind in bitwise.RUNS:
+        for small in (True, False):
+            given = argparse.Namespace(kind=kind, small=small)
+            build.check(bitwise.settings(given, Path("/data of mine")))
 
 
 def test_another_update_is_told(monkeypatch: pytest.MonkeyPatch):
