@@ -71,7 +71,9 @@ def played(overrides: Sequence[str], *, games: int, seconds: float) -> dict[str,
         "frames_per_second": frames,
         "environment_steps_per_second": per_second,
         "actor_share": {"acting": acting, "environments": stepping, "waiting": 1 - acting - stepping},
-        "device_share": {"learning": learning, "acting": choosing, "idle": 1 - learning - choosing},
+        "device_share": "not available: this CPU plays the games, too"
+        if jax.default_backend() == "cpu"
+        else {"learning": learning, "acting": choosing, "idle": 1 - learning - choosing},
         "alone_per_environment_step": alone,
         **memory,
     }

@@ -26,7 +26,7 @@ class Part:
     command: Callable[[bool], Sequence[str]]  # of whether it shall be small
     estimate: float  # seconds
     limit: float
-    needs: str | None = None  # a module that may be missing
+    needs: tuple[str, ...] = ()  # modules that may be missing
     deterministic: bool = False
 
 
@@ -75,7 +75,7 @@ PARTS: dict[str, Part] = {
         command=_torch("dit", (128, 1024), 16, "bfloat16"),
         estimate=35,
         limit=80,
-        needs="torch",
+        needs=("torch",),
     ),
     "unet": Part(shows="update times of a U-Net", command=_ours("speed", "unet"), estimate=60, limit=110),
     "torch_unet": Part(
@@ -83,14 +83,14 @@ PARTS: dict[str, Part] = {
         command=_torch("unet", (64, 512), 4, "bfloat16"),
         estimate=60,
         limit=110,
-        needs="diffusers",
+        needs=("torch", "diffusers"),
     ),
     "torch_dqn": Part(
         shows="PyTorch's update of a DQN",
         command=_torch("dqn", (32, 256, 2048), 32, "float32", "bfloat16"),
         estimate=35,
         limit=80,
-        needs="torch",
+        needs=("torch",),
     ),
     "bitwise_dqn": Part(
         shows="a rerun and a resume to the bit: a DQN on Pong",
@@ -174,8 +174,8 @@ def one(name: str, part: Part, small: bool, end: float, found: Found, *, keep: C
     outcome = Outcome(name=name, shows=part.shows, status="left out")
     found.outcomes.append(outcome)
     left, needed = end - time.monotonic(), STARTING if small else part.estimate
-    if part.needs is not None and importlib.util.find_spec(part.needs) is None:
-        outcome.status, outcome.reason = "not available", f"no module named {part.needs} here"
+    if missing := [name for name in part.needs if importlib.util.find_spec(name) is None]:
+        outcome.status, outcome.reason = "not available", f"no module named {' and '.join(missing)} here"
     elif left < needed:
         told = f"takes about {needed:.0f} s, and {max(left, 0):.0f} s were left"
         outcome.reason = f"{told}; only=[{name}] measures it alone"

@@ -21,7 +21,7 @@ from experiments.benchmarks.gpu import bitwise, cards, children, equal, playing,
 from experiments.config import build, command_line
 
 
-def part(program: str, *, estimate: float = 0.1, limit: float = 30.0, needs: str | None = None) -> suite.Part:
+def part(program: str, *, estimate: float = 0.1, limit: float = 30.0, needs: tuple[str, ...] = ()) -> suite.Part:
     """A process that runs `program`."""
     return suite.Part(
         shows="a test",
@@ -58,7 +58,7 @@ def test_a_part_that_fails_is_recorded_and_the_next_one_begins(monkeypatch: pyte
         "fails": part(planned("a", "b") + told("a", milliseconds=2.0) + "raise ValueError('no such card')"),
         "half": part(planned("c", "d") + told("c", error="OSError: gone") + told("d", milliseconds=1.0)),
         "nothing": part(planned("e") + told("e", error="OSError: gone")),
-        "absent": part("", needs="no_such_module_anywhere"),
+        "absent": part("", needs=("json", "no_such_module_anywhere")),
         "peeks": part(peek + seen),
     }
     monkeypatch.setattr(suite, "PARTS", parts)
