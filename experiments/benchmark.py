@@ -1,4 +1,4 @@
-"""Measures speed, memory, compilation: `python -m experiments.benchmark suite=dqn|generative|core|compile [rounds=5]`.
+"""Measures speed, memory, compilation: `python -m experiments.benchmark suite=dqn|generative|core|compile|compare|gpu`.
 
 What is measured runs in processes of its own, with and without what `core/platform.py` sets. Exit status: 0 done, 2 a
 mistake in what was typed.

@@ -1,16 +1,12 @@
 """One benchmark: what `experiments.benchmark` does with a composed config."""
 
 import dataclasses
-import datetime
 import importlib
-import json
-import shlex
-import sys
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from core import ranges
-from experiments.benchmarks import compare, compile, core, generative, processes, results
+from experiments.benchmarks import compare, compile, core, generative, gpu, processes, results
 from experiments.config import build, command_line
 
 MODELS = {
@@ -19,26 +15,21 @@ MODELS = {
     "core": tuple(core.ROWS),
     "compile": compile.EXPERIMENTS,
     "compare": tuple(compare.SIZES),
+    "gpu": tuple(gpu.PARTS),
 }
-
-
-class Found(Protocol):
-    """What a suite found."""
-
-    def content(self) -> dict[str, Any]: ...
-
-    def table(self) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
     """`conf/benchmark.yaml` as an object."""
 
-    suite: Literal["dqn", "generative", "core", "compile", "compare"]
+    suite: Literal["dqn", "generative", "core", "compile", "compare", "gpu"]
     only: tuple[str, ...] = ()  # of the suite's models; (): all of them
     rounds: ranges.PositiveInt = 5  # in each, everything is measured once
     seconds: ranges.PositiveFloat = 2.0  # for each part in a round; of `core`, for each learner on each layout
     run_seconds: ranges.PositiveFloat = 30.0  # for each whole training in a round, once learning has begun
+    minutes: ranges.PositiveFloat = 8.0  # of suite=gpu, for everything
+    small: bool | None = None  # of suite=gpu: small networks; None: where there is no accelerator
     out: str = "benchmark.json"
     peers: bool = False
     peers_folder: str | None = None  # of their virtual environment; None: a temporary one
@@ -46,6 +37,12 @@ class Wanted:
 
     def __post_init__(self):
         models = MODELS[self.suite]
+        if self.suite == "gpu" and (self.overrides or self.peers):
+            raise ValueError(
+                f"{'overrides' if self.overrides else 'peers'}: suite=gpu takes none; see only, minutes, small"
+            )
+        if self.suite != "gpu" and (self.minutes != 8.0 or self.small is not None):
+            raise ValueError(f"{'minutes' if self.small is None else 'small'}: only suite=gpu has it")
         for name in self.only:
             if name not in models:
                 raise ValueError(f"only={name}: suite={self.suite} has {', '.join(models) or 'nothing to choose from'}")
@@ -54,21 +51,9 @@ class Wanted:
 def task(settings: command_line.Config, _: Path) -> None:
     """Runs the suite, prints its tables and writes the JSON."""
     wanted: Wanted = build.objects({**settings, "_target_": f"{__name__}.Wanted"})
-    began = datetime.datetime.now(datetime.UTC)
     # A suite is a module with `run(wanted) -> Found`.
-    found: Found = importlib.import_module(f"experiments.benchmarks.{wanted.suite}").run(wanted)
-    machine = results.machine()
-    content = {
-        "command": f"python -m experiments.benchmark {shlex.join(sys.argv[1:])}",
-        "written": began.isoformat(timespec="seconds"),
-        "machine": machine,
-        "environments": {name: processes.shown(name) for name in processes.KINDS},
-        "settings": dataclasses.asdict(wanted),
-        **found.content(),
-    }
-    path = Path(wanted.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    found: results.Found = importlib.import_module(f"experiments.benchmarks.{wanted.suite}").run(wanted)
+    machine = results.write(wanted, found)["machine"]
     print("\n".join(["", *(f"{name}: {value}" for name, value in machine.items())]))
     print("\n".join(f"'{name}' sets: {processes.shown(name) or 'nothing'}" for name in processes.KINDS))
-    print(f"\n{found.table()}\n\nwritten: {path}")
+    print(f"\n{found.table()}\n\nwritten: {wanted.out}")

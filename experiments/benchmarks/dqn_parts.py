@@ -7,7 +7,7 @@ Arrays have the sizes of the run that the overrides describe, and its replay is 
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -113,6 +113,29 @@ def updating(run: build.Run, batches: Sequence[int]) -> dict[str, timing.Part]:
     """`single <batch>` and `scan <batch>`: updates from samples at hand, one a call and many in a scan."""
     learner = run.learner
     params = learner.network.init(jax.random.key(0))
+    update = one_update(learner)
+
+    def repeated(function: Any, samples: windows.Sample, count: int) -> timing.Part:
+        compiled = jax.jit(lambda weights, samples: function(weights, samples)[0], donate_argnums=0)
+        held = [jax.tree.map(jnp.copy, (params, learner.optimizer.init(params), params))]
+
+        def call() -> int:
+            held[0] = jax.block_until_ready(compiled(held[0], samples))
+            return count
+
+        return call
+
+    parts = {}
+    for batch in batches:
+        samples = random_samples(run, batch)
+        one, many = jax.tree.map(lambda leaf: leaf[0], samples), len(samples.reward)
+        parts[f"single {batch}"] = repeated(update, one, 1)
+        parts[f"scan {batch}"] = repeated(lambda weights, samples: lax.scan(update, weights, samples), samples, many)
+    return parts
+
+
+def one_update(learner: Any) -> Callable[[Any, windows.Sample], tuple[Any, None]]:
+    """(parameters, optimiser's state, target's parameters) after an update from a sample; fit for a scan."""
 
     def update(weights: Any, sample: windows.Sample) -> tuple[Any, None]:
         differentiate = jax.value_and_grad(learner.loss_and_errors, has_aux=True)
@@ -127,23 +150,7 @@ def updating(run: build.Run, batches: Sequence[int]) -> dict[str, timing.Part]:
         )
         return (*moved[:2], weights[2]), None
 
-    def repeated(function: Any, samples: windows.Sample, count: int) -> timing.Part:
-        compiled = jax.jit(lambda weights, samples: function(weights, samples)[0], donate_argnums=0)
-        held = [jax.tree.map(jnp.copy, (params, learner.optimizer.init(params), params))]
-
-        def call() -> int:
-            held[0] = jax.block_until_ready(compiled(held[0], samples))
-            return count
-
-        return call
-
-    parts = {}
-    for batch in batches:
-        samples = _samples(run, batch)
-        one, many = jax.tree.map(lambda leaf: leaf[0], samples), len(samples.reward)
-        parts[f"single {batch}"] = repeated(update, one, 1)
-        parts[f"scan {batch}"] = repeated(lambda weights, samples: lax.scan(update, weights, samples), samples, many)
-    return parts
+    return update
 
 
 def transition_bytes(run: build.Run) -> float:
@@ -166,7 +173,7 @@ def _full(state: Any) -> Any:
     return dataclasses.replace(state, replay=ring)
 
 
-def _samples(run: build.Run, batch: int) -> windows.Sample:
+def random_samples(run: build.Run, batch: int) -> windows.Sample:
     """Random ones, [U, B, ...] each."""
     sizes, dtype = run.source.sizes, run.source.spec.observation.dtype
     bytes_each = 2 * batch * int(np.prod(sizes["observation"])) * dtype.itemsize

@@ -1,14 +1,19 @@
 """What a suite found: rows of measurements, and how far they are from the limits that the project sets itself."""
 
 import dataclasses
+import datetime
 import importlib.metadata
+import json
 import platform as python_platform
+import shlex
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from core import platform
+from experiments.benchmarks import processes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,32 @@ class Results:
 def ratios(numerator: Iterable[float], denominator: Iterable[float]) -> tuple[float, ...]:
     """Round by round."""
     return tuple(above / below for above, below in zip(numerator, denominator, strict=True))
+
+
+class Found(Protocol):
+    """What a suite found."""
+
+    def content(self) -> dict[str, Any]: ...
+
+    def table(self) -> str: ...
+
+
+def write(wanted: Any, found: Found) -> dict[str, Any]:
+    """What a suite found as it goes to `wanted.out`, written whole or not at all; `wanted` is a `command.Wanted`."""
+    content = {
+        "command": f"python -m experiments.benchmark {shlex.join(sys.argv[1:])}",
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "environments": {name: processes.shown(name) for name in processes.KINDS},
+        "settings": dataclasses.asdict(wanted),
+        **found.content(),
+    }
+    path = Path(wanted.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.part")
+    beside.write_text(json.dumps(content, indent=2) + "\n")
+    beside.replace(path)
+    return content
 
 
 def say(line: str) -> None:

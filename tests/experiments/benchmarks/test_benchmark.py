@@ -267,7 +267,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     [
         ((), "suite: missing"),
         (("suite=dqn", "rounds=0"), "rounds=0: must be at least 1"),
-        (("suite=pong",), "suite=pong: should be 'dqn', 'generative', 'core', 'compile' or 'compare'"),
+        (("suite=pong",), "suite=pong: should be 'dqn', 'generative', 'core', 'compile', 'compare' or 'gpu'"),
     ],
 )
 def test_a_mistake_is_told(monkeypatch: pytest.MonkeyPatch, capsys, typed: tuple[str, ...], told: str):
