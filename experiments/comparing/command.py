@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,26 +86,29 @@ def task(settings: command_line.Config, _: Path) -> None:
     metrics = _several(wanted.metric)
     every = [*dict.fromkeys([*folders, *of_sweep])]
     wider = metrics and (*metrics, *costs.FIGURES)  # beside an FID its precision and recall
-    read = reading.read_all(every, wider, keep=wanted.cache, say=_progress(len(every)))
-    runs = [run for run in read if isinstance(run, reading.Run)]
-    left_out += [*more, *(run for run in read if isinstance(run, reading.LeftOut))]
-    if not runs:
-        told = "".join(f"\n  {each.folder}: {each.reason}" for each in left_out)
-        raise build.ConfigError("sweep" if wanted.sweep else "runs", f": no run that can be read{told}")
-    asked = scoring.Asked(
-        group=_several(wanted.group),
-        metrics=metrics,
-        at=wanted.at,
-        better=wanted.better,
-        protocols=wanted.protocols,
-        unfinished=wanted.unfinished,
-        paired=wanted.paired,
-        published=published.names(wanted.published),
-        reach=wanted.reach,
-    )
-    found = report.make(runs, left_out, asked)
-    shown = tables.tables(found)
-    seen = write(found, shown, wanted.place, wanted.folder, mode=wanted.media, limit=wanted.media_limit)
+    with figures.drawer(len(every)) as drawer:
+        read = reading.read_all(every, wider, keep=wanted.cache, say=_progress(len(every)))
+        runs = [run for run in read if isinstance(run, reading.Run)]
+        left_out += [*more, *(run for run in read if isinstance(run, reading.LeftOut))]
+        if not runs:
+            told = "".join(f"\n  {each.folder}: {each.reason}" for each in left_out)
+            raise build.ConfigError("sweep" if wanted.sweep else "runs", f": no run that can be read{told}")
+        asked = scoring.Asked(
+            group=_several(wanted.group),
+            metrics=metrics,
+            at=wanted.at,
+            better=wanted.better,
+            protocols=wanted.protocols,
+            unfinished=wanted.unfinished,
+            paired=wanted.paired,
+            published=published.names(wanted.published),
+            reach=wanted.reach,
+        )
+        found = report.make(runs, left_out, asked)
+        shown = tables.tables(found)
+        seen = write(
+            found, shown, wanted.place, wanted.folder, mode=wanted.media, limit=wanted.media_limit, drawer=drawer
+        )
     _say(writing.valid(writing.markdown(found, shown, brief=True)))
     for line in seen:
         _say(line)
@@ -120,6 +124,7 @@ def write(
     *,
     mode: media.Mode = "beside",
     limit: int,
+    drawer: futures.Executor | None = None,
 ) -> list[str]:
     """The page at `place`, all other forms of the report in the folder `out`; files that only an earlier report had go.
 
@@ -140,7 +145,7 @@ def write(
         for name in _tables_and_figures(earlier):
             (out / name).unlink(missing_ok=True)
         blocks, seen = media.blocks(found, out, mode, limit=limit)
-        with figures.written(found, out) as drawn:
+        with figures.written(found, out, drawer) as drawn:
             texts["report.md"] = (
                 writing.markdown(found, every, brief=False) + figures.links(drawn) + media.links(blocks)
             )

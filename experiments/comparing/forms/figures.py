@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from concurrent.futures import process
 from pathlib import Path
 
@@ -26,35 +27,44 @@ APART = 6  # tasks that have a figure each
 VAST = 1e100  # matplotlib fails beyond
 BEYOND = 1.2  # times our last x: up to there published values are drawn; the table has all
 NAMED = 8  # unfinished runs named below a figure; curves.csv and the table of runs have all
-MANY = 20  # panels that take longer to draw than a process to start
+MANY = 200  # runs whose report takes so long that a process to draw beside pays
 _PARTS = {"mean": "center", "low": "low", "high": "high"}
 LINE, PANEL_LINE = 400, 60  # points of a seed's line, alone and in a small panel
 
 
 @contextlib.contextmanager
-def written(found: report.Report, out: Path) -> Iterator[list[tuple[str, str]]]:
+def drawer(runs: int) -> Iterator[futures.Executor | None]:
+    """A process that draws beside this one, and begins to import; None, to draw in this one, for few runs."""
+    if runs < MANY or beside.cores() < 2:
+        yield None
+        return
+    with beside.pool(1) as pool:
+        pool.submit(drawing.draw, ())
+        yield pool
+
+
+@contextlib.contextmanager
+def written(found: report.Report, out: Path, pool: futures.Executor | None = None) -> Iterator[list[tuple[str, str]]]:
     """Writes all of them into the folder `out`: (title, file name) of each figure, in the order of the report.
 
-    Many panels are drawn by a process beside this one; all of them are there at the end of the block.
+    They are there at the end of the block, drawn meanwhile by the process of `pool` or before it by this one.
     """
     if not found.curves:
         yield []
         return
     every = _drawings(found, out)
-    names = [(each.title, each.path.name) for each in every]
-    if sum(len(each.panels) for each in every) < MANY or beside.cores() < 2:
+    drawn = None
+    with contextlib.suppress(process.BrokenProcessPool):
+        drawn = pool and pool.submit(drawing.draw, every)
+    if drawn is None:
         drawing.draw(every)
-        _write_table(found, out)
-        yield names
-        return
-    with beside.pool(1) as pool:
-        drawn = pool.submit(drawing.draw, every)
-        _write_table(found, out)
-        yield names
-        try:
-            drawn.result()
-        except process.BrokenProcessPool:
-            drawing.draw(every)
+    text = writing.as_csv(table(found.curves))
+    (out / "curves.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
+    yield [(each.title, each.path.name) for each in every]
+    try:
+        _ = drawn and drawn.result()
+    except process.BrokenProcessPool:
+        drawing.draw(every)
 
 
 def links(drawn: Sequence[tuple[str, str]]) -> str:
@@ -78,10 +88,6 @@ def table(every: Sequence[curves.Curve]) -> tables.Table:
                 spread = zip(center, zip(low, high, strict=True), strict=True)
                 rows.append((*head, axis, int(x) if x == int(x) else x, n, *itertools.chain(*spread)))
     return tables.Table("curves", "Curves", columns, tuple(rows))
-
-
-def _write_table(found: report.Report, out: Path) -> None:
-    (out / "curves.csv").write_text(writing.as_csv(table(found.curves)), encoding="utf-8", errors="surrogateescape")
 
 
 _Panel = tuple[str, list[curves.Curve], list[published.Published]]  # title, ours, others'

@@ -2,8 +2,10 @@
 
 import csv
 import locale
+import os
 import sys
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import process
 
 import numpy as np
 import pytest
@@ -70,11 +72,25 @@ def test_a_process_beside_draws_the_same_bytes(base, tmp_path, monkeypatch):
     ((_, name),) = written(found, tmp_path)
     here = (tmp_path / name).read_bytes()
     (tmp_path / name).unlink()
-    monkeypatch.setattr(figures, "MANY", 1)
     monkeypatch.setattr(figures.beside, "cores", lambda: 2)
-    with figures.written(found, tmp_path) as names:
-        assert [name for _, name in names] == [name] and not (tmp_path / name).exists()
-    assert (tmp_path / name).read_bytes() == here
+    with figures.drawer(figures.MANY - 1) as none:
+        assert none is None
+    with figures.drawer(figures.MANY) as pool:
+        assert pool is not None
+        monkeypatch.setattr(figures.drawing, "_draw", None)  # in this process
+        with figures.written(found, tmp_path, pool) as names:
+            assert [name for _, name in names] == [name]
+        assert (tmp_path / name).read_bytes() == here
+    monkeypatch.undo()
+    for ended in (False, True):  # while it draws, and before
+        (tmp_path / name).unlink()
+        with figures.beside.pool(1) as pool:
+            broken = pool.submit(os._exit, 1)
+            if ended:
+                assert isinstance(broken.exception(), process.BrokenProcessPool)
+            with figures.written(found, tmp_path, pool):
+                pass
+        assert (tmp_path / name).read_bytes() == here
 
 
 def test_profiles_have_a_figure_and_resumed_runs_a_tick(base, tmp_path):
