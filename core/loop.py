@@ -19,8 +19,9 @@ from core.journal import Diverged
 
 __all__ = ["Diverged", "Outcome", "Refused", "Schedule", "Start", "begin", "programs", "run"]
 
-_LARGE = 600  # arrays in a state: a U-Net of this many layers is compiled for a minute
-_MOST_MEMORIES = 40  # in a whole run: Nature's replay of 7 GB takes some ten seconds each time
+_MANY_ARRAYS = 600  # in a state: a U-Net of as many layers is compiled for a minute
+# How often a whole run writes a replay of more bytes than this: Nature's of 7 GB takes half a minute each time.
+_MOST_MEMORIES, _LARGE = 40, 100_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Schedule:
     budget: ranges.PositiveInt
     log_every: ranges.PositiveInt
     checkpoint_every: ranges.PositiveInt
-    replay_every: ranges.PositiveInt | None = None  # checkpoints with the replay; None: see `memory_every`
+    replay_every: ranges.PositiveInt | None = None  # None: see `memory_every`
     lag: int = 1
 
     def __post_init__(self):
@@ -38,24 +39,29 @@ class Schedule:
         if self.lag not in (0, 1):
             raise ValueError(f"lag={self.lag}: must be 0 (act with the newest weights) or 1 (act while learning)")
 
-    @property
-    def memory_every(self) -> int:
-        """`replay_every`; by itself every checkpoint, or every k-th, so that the replay is written 40 times at most."""
-        apart = -(-self.budget // (_MOST_MEMORIES * self.checkpoint_every))
-        return self.replay_every or apart * self.checkpoint_every
+    def memory_every(self, abstract: Any) -> int:
+        """Frames between two checkpoints with the replay of a state of these shapes: `replay_every`.
+
+        By itself every checkpoint has it; a large one every k-th, so that it is written 40 times at most.
+        """
+        if self.replay_every is not None:
+            return self.replay_every
+        large = checkpoint.replay_bytes(abstract) > _LARGE
+        return self.checkpoint_every * (-(-self.budget // (_MOST_MEMORIES * self.checkpoint_every)) if large else 1)
 
     def told(self, abstract: Any, unit: str) -> str | None:
         """What the checkpoints of a state of these shapes will take by the end, or None where it has no replay."""
         light, memory = checkpoint.expected_bytes(abstract)
         if not memory:
             return None
-        whole = -(-self.budget // self.memory_every)
+        every = self.memory_every(abstract)
+        whole = -(-self.budget // every)
         others = max(-(-self.budget // self.checkpoint_every) - whole, 0)
         size = checkpoint.readable
         raw, total = checkpoint.replay_bytes(abstract), (others + whole) * light + whole * memory
         return (
             f"checkpoints: {size(light)} every {self.checkpoint_every:,} {unit}; with the replay every "
-            f"{self.memory_every:,}, {whole} times: {size(raw)}, compressed usually less than {size(memory)}; "
+            f"{every:,}, {whole} times: {size(raw)}, compressed usually less than {size(memory)}; "
             f"about {size(total)} written by the end"
         )
 
@@ -151,7 +157,7 @@ def run(
     """Trains until the budget is spent or `stop` says so. Raises `Diverged`, with nothing saved since."""
     source, functions, evaluators = start.source, start.functions, evaluators or {}
     state, step, held = start.state, start.step, start.held
-    total = -(-schedule.budget // source.examples_per_step)
+    total, replay_every = -(-schedule.budget // source.examples_per_step), schedule.memory_every(functions.abstract)
     book = journal.Journal(start, tracker=tracker, bar=bar, checkpoints=checkpoints, stop=stop)
 
     def due(every: int) -> bool:
@@ -191,7 +197,7 @@ def run(
         if due(schedule.log_every):
             book.log(state)
         pending = book.evaluate({name: each for name, each in evaluators.items() if due(each.every)}, state)
-        whole = due(schedule.memory_every)
+        whole = due(replay_every)
         if (whole or due(schedule.checkpoint_every)) and not pending:
             held, saved = book.save(state, held, replay=whole), (step, pending, whole)
     if saved != (step, pending, True):
@@ -231,7 +237,7 @@ def programs(learner: Any, source: Any, placement: mesh.Placement) -> _Functions
     # LLVM's second level takes half of the time in which a U-Net is compiled, and its step is no faster for it. What
     # runs once is never worth it.
     quick = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    large = len(jax.tree.leaves(abstract)) > _LARGE
+    large = len(jax.tree.leaves(abstract)) > _MANY_ARRAYS
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, learner.view(state)), out_shardings=everywhere)
     return _Functions(
         init=jax.jit(lambda key: learner.init(key, source.spec), out_shardings=shardings, compiler_options=quick),

@@ -165,6 +165,8 @@ def _renamed(config: dict[str, Any], protocol: Mapping[str, Any]) -> dict[str, A
             node["class_names"] = node.get("class_names") or list(names)
         if protocol.get("classes") and node.get("_target_") == "core.images.datasets.Npz":
             node["classes"] = node.get("classes") or protocol["classes"]
+    if isinstance(held := config.get("checkpoint"), dict):
+        held.setdefault("replay_every", None)  # so that a resume may set it
     learner = config.get("learner", {})
     if "compute" in learner and "network" in learner:
         learner["network"].setdefault("compute", learner["compute"])

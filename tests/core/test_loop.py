@@ -194,10 +194,13 @@ def test_a_kill_goes_back_to_the_newest_checkpoint_with_its_replay_and_a_stop_sa
     runs.assert_same(runs.play(parts, steps=steps, **every).state, whole.state)
 
 
-def test_a_long_run_writes_its_replay_forty_times_at_most():
-    every = lambda budget, **more: loop.Schedule(budget=budget, log_every=1, checkpoint_every=100, **more).memory_every
+def test_a_long_run_writes_a_large_replay_forty_times_at_most():
+    def every(budget: int, size: int = 200_000_000, **more: Any) -> int:
+        schedule = loop.Schedule(budget=budget, log_every=1, checkpoint_every=100, **more)
+        return schedule.memory_every({"replay": jax.ShapeDtypeStruct((1, size), np.uint8)})
+
     assert [every(budget) for budget in (50, 4_000, 4_001, 20_000)] == [100, 100, 200, 500]
-    assert every(20_000, replay_every=70) == 70
+    assert every(20_000, size=1_000) == 100 and every(20_000, replay_every=70) == 70
 
 
 @pytest.mark.parametrize("wanted", [6, 10], ids=["on the way", "at the end"])
