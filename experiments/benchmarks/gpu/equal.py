@@ -38,7 +38,7 @@ KINDS = {
     },
     "rest": {
         "dqn_prioritized": ("experiment=dqn/nature", "learner=prioritized", *_GAMES, _REPLAY),
-        "dqn_dueling": ("experiment=dqn/nature", "learner=dueling", "learner.replay.n_step=3", *_GAMES, _REPLAY),
+        "dqn_dueling": ("experiment=dqn/nature", "learner=dueling", "learner.replay.read.n_step=3", *_GAMES, _REPLAY),
         "flow_dit": ("experiment=diffusion/flow_dit", *_IMAGES, *_DIT),
         "vae_convolutions": ("experiment=vae/fashion_mnist_conv", *_IMAGES),
         "gan_r3": ("experiment=gan/fashion_mnist", *_IMAGES, "network.widths=[16,32]"),
