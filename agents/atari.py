@@ -8,7 +8,6 @@ darker.) Rewards are raw. A lost life can end the learner's episode while the ga
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import ale_py
@@ -21,6 +20,7 @@ from agents import environments
 TWO_PLAYERS = frozenset({"combat", "joust", "maze_craze", "warlords"})  # the emulator would end the process
 _NO_CAP = 2**30  # frames; ale-py adds to it in int32
 _MOST_FRAMES = 2**30 - 1
+_PERIOD = 25_000  # steps; a seeded reset takes as long as some 20 steps of 8 games do
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,7 @@ class AtariEnvironments:
         self.frame = (*recipe.size, 3) if recipe.color == "rgb" else tuple(recipe.size)
         self.dtype = np.dtype(np.uint8)
         self.frames_per_step = recipe.frame_skip
+        self.period = _PERIOD
         self._lives = np.zeros(count, np.int32)
         self._steps = np.zeros(count, np.int64)  # of the present game
         self._over = np.zeros(count, bool)
@@ -100,6 +101,13 @@ class AtariEnvironments:
         self._steps[:] = 0
         self._over = np.zeros(self.count, bool)
         self._cut = np.zeros(self.count, bool)
+        return observation
+
+    def reseed(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        observation, info = self._games.reset(seed=seeds[mask], options={"reset_mask": mask})
+        self._lives = info["lives"]
+        self._steps[mask] = 0
+        self._over, self._cut = self._over & ~mask, self._cut & ~mask
         return observation
 
     def step(self, action: np.ndarray) -> environments.Step:
@@ -133,12 +141,6 @@ class AtariEnvironments:
             "life_terminal": recipe.life_terminal,
             "observation": f"{recipe.color} {recipe.size[0]}x{recipe.size[1]}x{recipe.stack}",
         }
-
-    def state_dict(self) -> dict[str, Any] | None:
-        return None  # the vector environment offers no saved states: games in flight restart
-
-    def load_state_dict(self, tree: Mapping[str, Any]) -> None:
-        raise NotImplementedError("Atari games cannot be restored: call reset")
 
     def close(self) -> None:
         self._games.close()
