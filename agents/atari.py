@@ -20,7 +20,6 @@ from agents import environments
 TWO_PLAYERS = frozenset({"combat", "joust", "maze_craze", "warlords"})  # the emulator would end the process
 _NO_CAP = 2**30  # frames; ale-py adds to it in int32
 _MOST_FRAMES = 2**30 - 1
-_PERIOD = 25_000  # steps; a seeded reset takes as long as some 20 steps of 8 games do
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,7 @@ class Atari:
     max_frames: int = 108_000  # frame cap of a game, opening no-ops not counted; 30 minutes
     fire_reset: bool = True  # presses FIRE first in games that have it
     threads: int = 0  # 0: as many as there are games, at most one a core
+    period: int = 25_000  # steps in which a game is seeded anew at most once; about as many are played again to go on
 
     def __post_init__(self):
         _check_game(self.game)
@@ -54,6 +54,7 @@ class Atari:
         check("sticky", self.sticky, 0.0, 1.0, "0 means none, and the usual value is 0.25")
         check("noop_max", self.noop_max, 0, 10_000, "the usual value is 30, and 0 means none")
         check("max_frames", self.max_frames, self.frame_skip, _MOST_FRAMES, "the usual cap is 108000")
+        check("period", self.period, 1, 10**9, "shorter costs more seeding, longer more time to go on")
         check("threads", self.threads, 0, 1024, "0 chooses by the number of cores")
 
     def make(self, count: int) -> "AtariEnvironments":
@@ -83,7 +84,7 @@ class AtariEnvironments:
         self.frame = (*recipe.size, 3) if recipe.color == "rgb" else tuple(recipe.size)
         self.dtype = np.dtype(np.uint8)
         self.frames_per_step = recipe.frame_skip
-        self.period = _PERIOD
+        self.period = recipe.period
         self._lives = np.zeros(count, np.int32)
         self._steps = np.zeros(count, np.int64)  # of the present game
         self._over = np.zeros(count, bool)
