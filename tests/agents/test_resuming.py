@@ -56,9 +56,14 @@ def test_games_go_on_bitwise_where_a_saved_state_left_them(recipe, period, steps
 def test_what_is_written_down_reaches_back_one_period_and_a_game_at_most():
     games, period, longest = make(toys.Counter(longest=9), 4, 50), 50, 9
     games.reset(0)
-    lengths = []
+    lengths, over = [], np.zeros(4, bool)
     for step in range(1, 400):
-        games.step(np.zeros(4, np.int64))
+        taken = games.step(np.zeros(4, np.int64))
+        frames = taken.observation
+        # A seeded game begins where an automatic reset would have: its last one keeps its last frame.
+        np.testing.assert_array_equal(frames[:, -1, 2] == 1, over)
+        assert not frames[over, :-1].any() and not taken.reward[over].any()
+        over = taken.over
         state = games.state_dict()
         assert state["actions"].dtype == np.uint8 and len(state["actions"]) == step - state["begun"].min()
         # Once all have begun anew in this period: at most `longest + 1` steps into it.
