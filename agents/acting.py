@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from agents import environments as environments_
+from agents import resuming
 from core import distributed, types, worker
 
 
@@ -49,6 +50,7 @@ class Actor:
         _check_sizes(envs, steps, shards, processes)
         types.check_seed(seed)
         self._games = environments.make(envs // processes)
+        self._played = resuming.Resumable(self._games)
         self._layout = (shards // processes, steps, envs // shards)  # S, T, N of this process
         self._exploration = exploration
         self._seed = seed
@@ -100,7 +102,7 @@ class Actor:
         return record.summary()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the games stand after the last batch, bitwise; {} where games cannot be restored.
+        """How the games came to where they stand after the last batch; {} before the first one.
 
         Raises RuntimeError while a batch is on its way: its weights are gone by the time it could be begun again.
         """
@@ -108,19 +110,22 @@ class Actor:
             raise RuntimeError(
                 f"{len(self._started)} batches are on their way: take them with next() before state_dict"
             )
-        games = self._games.state_dict()
-        if games is None or self._position is None:
+        if self._position is None:
             return {}
-        return {"games": games, "position": self._position.pack(), "record": self._record.pack()}
+        return {"games": self._played.state_dict(), "position": self._position.pack(), "record": self._record.pack()}
 
     def load_state_dict(self, tree: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` was taken; from {}, games restart with seeds of (seed, step)."""
+        """Plays the games again up to where `state_dict` was taken, and goes on there bitwise.
+
+        From {}, or where they come to another place, games restart with seeds of (seed, step), and a line says so.
+        """
         if not tree:
             return
         if self._agent is None:
             raise RuntimeError("no agent to restore for: call attach(agent) before load_state_dict")
-        self._games.load_state_dict(tree["games"])
-        self._position = _Position.unpack(tree["position"], self._carry)
+        position = _Position.unpack(tree["position"], self._carry)
+        if self._played.load_state_dict(tree["games"], position.observation):
+            self._position = position
         self._record = _Record.unpack(tree["record"])
 
     def close(self) -> None:
@@ -156,10 +161,12 @@ class Actor:
         return rollout, record
 
     def _open(self, step: int) -> "_Position":
+        if step:
+            distributed.say("the games in flight restart: the checkpoint has none that go on here")
         sequence = np.random.SeedSequence((self._seed, step, jax.process_index()))
         count = self._games.count
         return _Position(
-            observation=self._games.reset(int(sequence.generate_state(1)[0]) % 2**30),  # int32 in the emulator
+            observation=self._played.reset(int(sequence.generate_state(1)[0]) % 2**30),  # int32 in the emulator
             first=np.ones(count, bool),
             over=np.zeros(count, bool),
             returns=np.zeros(count, np.float64),
@@ -174,7 +181,7 @@ class Actor:
         )
         action = np.asarray(action)  # waits
         acted = time.perf_counter()
-        step = self._games.step(action)
+        step = self._played.step(action)
         record.act_seconds += acted - began
         record.environment_seconds += time.perf_counter() - acted
         write(position, action, step, extras)

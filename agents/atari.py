@@ -8,7 +8,6 @@ darker.) Rewards are raw. A lost life can end the learner's episode while the ga
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import ale_py
@@ -39,6 +38,7 @@ class Atari:
     max_frames: int = 108_000  # frame cap of a game, opening no-ops not counted; 30 minutes
     fire_reset: bool = True  # presses FIRE first in games that have it
     threads: int = 0  # 0: as many as there are games, at most one a core
+    period: int = 25_000  # steps in which a game is seeded anew at most once; about as many are played again to go on
 
     def __post_init__(self):
         _check_game(self.game)
@@ -54,6 +54,7 @@ class Atari:
         check("sticky", self.sticky, 0.0, 1.0, "0 means none, and the usual value is 0.25")
         check("noop_max", self.noop_max, 0, 10_000, "the usual value is 30, and 0 means none")
         check("max_frames", self.max_frames, self.frame_skip, _MOST_FRAMES, "the usual cap is 108000")
+        check("period", self.period, 1, 10**9, "shorter costs more seeding, longer more time to go on")
         check("threads", self.threads, 0, 1024, "0 chooses by the number of cores")
 
     def make(self, count: int) -> "AtariEnvironments":
@@ -83,6 +84,7 @@ class AtariEnvironments:
         self.frame = (*recipe.size, 3) if recipe.color == "rgb" else tuple(recipe.size)
         self.dtype = np.dtype(np.uint8)
         self.frames_per_step = recipe.frame_skip
+        self.period = recipe.period
         self._lives = np.zeros(count, np.int32)
         self._steps = np.zeros(count, np.int64)  # of the present game
         self._over = np.zeros(count, bool)
@@ -100,6 +102,13 @@ class AtariEnvironments:
         self._steps[:] = 0
         self._over = np.zeros(self.count, bool)
         self._cut = np.zeros(self.count, bool)
+        return observation
+
+    def reseed(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        observation, info = self._games.reset(seed=seeds[mask], options={"reset_mask": mask})
+        self._lives = info["lives"]
+        self._steps[mask] = 0
+        self._over, self._cut = self._over & ~mask, self._cut & ~mask
         return observation
 
     def step(self, action: np.ndarray) -> environments.Step:
@@ -133,12 +142,6 @@ class AtariEnvironments:
             "life_terminal": recipe.life_terminal,
             "observation": f"{recipe.color} {recipe.size[0]}x{recipe.size[1]}x{recipe.stack}",
         }
-
-    def state_dict(self) -> dict[str, Any] | None:
-        return None  # the vector environment offers no saved states: games in flight restart
-
-    def load_state_dict(self, tree: Mapping[str, Any]) -> None:
-        raise NotImplementedError("Atari games cannot be restored: call reset")
 
     def close(self) -> None:
         self._games.close()

@@ -4,7 +4,6 @@ Recipes (`agents.atari.Atari`, `agents.gym.Gymnasium`) are small frozen config o
 starts the games. Nothing here knows a game.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -33,9 +32,18 @@ class Environments(Protocol):
     frame: tuple[int, ...]  # one frame's shape: (84, 84), (84, 84, 3), (4,)
     dtype: np.dtype
     frames_per_step: int  # emulator frames an action lasts: 4 on Atari, 1 elsewhere
+    period: int  # steps in which `agents.resuming` seeds a game anew at most once, by what that costs
 
     def reset(self, seed: int) -> np.ndarray:
         """Restarts all games; game i takes seed + i. Returns [N, K, *frame]."""
+        ...
+
+    def reseed(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """Begins new games where `mask` [N], with those of `seeds` [N] int64; returns all observations.
+
+        Such a game, and those that follow it, depend on the seed and their actions alone, whatever was played before
+        and beside them.
+        """
         ...
 
     def step(self, action: np.ndarray) -> Step:
@@ -43,14 +51,8 @@ class Environments(Protocol):
         ...
 
     def protocol(self) -> dict[str, Any]:
-        """Whatever a score must be read with: no-ops, sticky actions, frame cap and the like."""
+        """Whatever a score must be read with: `environment` and its version, no-ops, sticky actions, frame cap."""
         ...
-
-    def state_dict(self) -> dict[str, Any] | None:
-        """All that `load_state_dict` needs to go on bitwise, or None where games cannot be restored."""
-        ...
-
-    def load_state_dict(self, tree: Mapping[str, Any]) -> None: ...
 
     def close(self) -> None: ...
 

@@ -20,6 +20,7 @@ from agents import environments
 from core import distributed
 
 LONGEST = 27_000  # steps of an episode that nothing else limits, as a greedy policy may never end one: Atari's cap
+_PERIOD = 1_000  # steps; a seeded reset costs what any other does
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class GymnasiumEnvironments:
         self.frame = tuple(space.shape)
         self.dtype = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float32)
         self.frames_per_step = 1
+        self.period = _PERIOD
         self._start = int(action.start)
         self._stack = np.zeros((count, self.stack, *self.frame), self.dtype)
         self._over = np.zeros(count, bool)
@@ -81,6 +83,13 @@ class GymnasiumEnvironments:
         observation, _ = self._games.reset(seed=seed)
         self._over = np.zeros(self.count, bool)
         self._stack = environments.push(self._stack, observation, ~self._over)
+        return self._stack
+
+    def reseed(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        observation, _ = self._games.reset(seed=seeds.tolist(), options={"reset_mask": mask})
+        opened = environments.push(self._stack, observation, mask)
+        self._stack = np.where(mask.reshape(-1, *[1] * (opened.ndim - 1)), opened, self._stack)
+        self._over = self._over & ~mask
         return self._stack
 
     def step(self, action: np.ndarray) -> environments.Step:
@@ -97,12 +106,6 @@ class GymnasiumEnvironments:
             "max_steps": self._spec.max_episode_steps,
             "options": dict(self._recipe.options),
         }
-
-    def state_dict(self) -> dict[str, Any] | None:
-        return None
-
-    def load_state_dict(self, tree: Mapping[str, Any]) -> None:
-        raise NotImplementedError("gymnasium environments cannot be restored: call reset")
 
     def close(self) -> None:
         self._games.close()

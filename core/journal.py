@@ -34,7 +34,10 @@ class Journal:
         self._start, self._source = start, start.source
         self._tracker, self._bar, self._checkpoints, self._stop = tracker, bar, checkpoints, stop
         self._step = self._logged = start.step
-        self._window: list[types.Metrics] = []
+        lengths = [len(values) for values in start.window.values()]
+        self._window: list[Mapping[str, Any]] = [
+            {name: values[index] for name, values in start.window.items()} for index in range(max(lengths, default=0))
+        ]
         self._began = self._busy = time.monotonic()  # `_busy` moves on by what logs, evaluations and checkpoints take
         self._saving: float | None = None  # seconds of the checkpoints since the last log
 
@@ -55,11 +58,10 @@ class Journal:
         if self._step == self._logged:
             return
         self._refuse_divergence(state)
-        window = jax.device_get(self._window)
         now, unit = time.monotonic(), self._source.unit
         since = lambda step: (self._step - step) * self._source.examples_per_step
         scalars = {
-            **{name: float(np.mean([np.mean(metrics[name]) for metrics in window])) for name in (window or [{}])[0]},
+            **{name: float(np.mean(values)) for name, values in self._means().items()},
             **self._source.metrics(),
             f"time/{unit}_per_second": since(self._logged) / max(now - self._busy, 1e-9),
             # Of this attempt, with compiling, evaluations and checkpoints.
@@ -101,7 +103,11 @@ class Journal:
         self._checkpoints.save(
             self._step,
             state,
-            {"source": self._source.state_dict(), "held": jax.tree.leaves(held)},
+            {
+                "source": self._source.state_dict(),
+                "held": jax.tree.leaves(held),
+                "window": {name: np.array(values) for name, values in self._means().items()},
+            },
             extra={
                 "seconds": self._seconds(),
                 "learning_from": self._start.learning_from,
@@ -118,6 +124,11 @@ class Journal:
     @property
     def _examples(self) -> int:
         return self._step * self._source.examples_per_step
+
+    def _means(self) -> dict[str, list[Any]]:
+        """Of each metric, the means of the steps since the last row."""
+        window = jax.device_get(self._window)
+        return {name: [np.mean(metrics[name]) for metrics in window] for name in (window or [{}])[0]}
 
     def _evaluate(self, evaluator: types.Evaluator, state: Any, before: float) -> None:
         key = jax.random.fold_in(jax.random.key(self._start.seed), self._step)

@@ -95,6 +95,7 @@ class Start:
     held: Any = None  # a batch that was begun before the checkpoint
     seconds: float = 0.0  # that earlier attempts took
     pending: tuple[str, ...] = ()  # evaluations of this very state that a stop has cut short
+    window: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # name -> [W] metrics since the last row
 
 
 def begin(
@@ -140,6 +141,7 @@ def begin(
         learning_from=restored.extra["learning_from"] if restored.replay_restored else restored.step + warmup,
         seconds=restored.extra["seconds"],
         pending=tuple(restored.extra.get("pending", ())),  # earlier versions had none
+        window=(restored.source or {}).get("window", {}),  # as of the pending
     )
 
 
@@ -201,7 +203,6 @@ def run(
         if (whole or due(schedule.checkpoint_every)) and not pending:
             held, saved = book.save(state, held, replay=whole), (step, pending, whole)
     if saved != (step, pending, True):
-        book.log(state)
         book.save(state, held, pending)
     return Outcome(
         step=step,

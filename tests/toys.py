@@ -23,6 +23,7 @@ class Counter:
     life: int = 3
     actions: int = 3
     frame: tuple[int, ...] = (3,)
+    period: int = 1_000
     dtype = np.dtype(np.uint8)
 
     def make(self, count: int) -> "ToyEnvironments":
@@ -53,6 +54,7 @@ class Tabular:
     reward: tuple[tuple[float, ...], ...] = ((0.0, 0.05), (0.0, 0.1), (0.0, -0.5), (1.0, 0.1))  # [X][A]
     horizon: int = 20
     stack: int = 1
+    period: int = 1_000
     dtype = np.dtype(np.float32)
 
     @property
@@ -95,16 +97,25 @@ class ToyEnvironments:
 
     def __init__(self, recipe: Counter | Tabular, count: int):
         self.count, self.actions, self.stack = count, recipe.actions, recipe.stack
-        self.frame, self.dtype = recipe.frame, recipe.dtype
+        self.frame, self.dtype, self.period = recipe.frame, recipe.dtype, recipe.period
         self._recipe = recipe
-        self._seed = 0
+        self._seed = np.zeros(count, np.int64)
         self._games = np.zeros((count, 4), np.int64)  # state, game, time, over
         self._stack = np.zeros((count, self.stack, *self.frame), self.dtype)
 
     def reset(self, seed: int) -> np.ndarray:
-        self._seed = seed
+        self._seed[:] = seed
         self._games = np.array([[self._recipe.open(seed, env, 1), 1, 0, 0] for env in range(self.count)])
         return self._look(np.ones(self.count, bool))
+
+    def reseed(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        for env in np.flatnonzero(mask).tolist():
+            self._seed[env] = seeds[env]
+            self._games[env] = self._recipe.open(int(seeds[env]), env, 1), 1, 0, 0
+        before = self._stack
+        self._look(mask)
+        self._stack[~mask] = before[~mask]
+        return self._stack
 
     def step(self, action: np.ndarray) -> environments.Step:
         action = environments.check_actions(action, self.count, self.actions)
@@ -117,19 +128,13 @@ class ToyEnvironments:
     def protocol(self) -> dict[str, Any]:
         return {"environment": "toy"}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"seed": self._seed, "games": self._games.copy(), "stack": self._stack}
-
-    def load_state_dict(self, tree) -> None:
-        self._seed, self._games, self._stack = int(tree["seed"]), np.array(tree["games"]), np.array(tree["stack"])
-
     def close(self) -> None:
         pass
 
     def _play(self, env: int, action: int) -> tuple[float, bool, bool, bool]:
         state, game, time, over = (int(number) for number in self._games[env])
         if over:
-            self._games[env] = self._recipe.open(self._seed, env, game + 1), game + 1, 0, 0
+            self._games[env] = self._recipe.open(int(self._seed[env]), env, game + 1), game + 1, 0, 0
             return 0.0, False, False, False
         later, reward, terminal, truncated, ended = self._recipe.advance(game, time + 1, state, action)
         self._games[env] = later, game, time + 1, 0

@@ -359,6 +359,7 @@ def test_actions_out_of_range_are_refused():
         ({"noop_max": -1}, r"^noop_max=-1"),
         ({"max_frames": 3}, r"^max_frames=3: must lie in 4\.\."),
         ({"threads": -1}, r"^threads=-1"),
+        ({"period": 0}, r"^period=0: must lie in 1"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(options, message):

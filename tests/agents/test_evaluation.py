@@ -30,7 +30,7 @@ class Script:
 
 
 class Scripted:
-    actions, stack, frame, dtype, frames_per_step = 3, 1, (2,), np.dtype(np.float32), 4
+    actions, stack, frame, dtype, frames_per_step, period = 3, 1, (2,), np.dtype(np.float32), 4, 1_000
 
     def __init__(self, script: Script, count: int):
         self.count, self.script, self.closed = count, script, False
@@ -57,11 +57,8 @@ class Scripted:
     def protocol(self) -> dict[str, Any]:
         return {"game": self.script.game, "frame_cap": self.script.max_frames}
 
-    def state_dict(self):
-        return None
-
-    def load_state_dict(self, tree):
-        raise NotImplementedError
+    def reseed(self, mask, seeds):
+        raise NotImplementedError("an evaluation goes on nowhere")
 
     def close(self):
         self.closed = True
