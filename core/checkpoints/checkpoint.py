@@ -169,7 +169,8 @@ class Checkpoints:
                 continue
             with distributed.together():
                 if distributed.primary():
-                    lost = [each for each in folders.light(self.folder) if folders.number(each) > restored.step]
+                    light = [each for each in folders.light(self.folder) if each not in damaged]
+                    lost = [each for each in light if folders.number(each) > restored.step]
                     newest = max(map(folders.number, lost), default=None)
                     self._log(telling.chosen(restored, newest, wanted=self._replay))
                     self._tidy(damaged, restored.step)
