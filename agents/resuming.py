@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agents import environments
-from core import distributed, progress
+from core import distributed, progress, watchdog
 
 ROUND = 0.5  # seconds of play between two meetings of the processes
 
@@ -99,6 +99,7 @@ class Resumable:
         seeding = time.monotonic() - began
         try:
             while True:
+                watchdog.passed()
                 began = time.monotonic()
                 while row < len(actions) and time.monotonic() < began + ROUND:
                     observation = self._games.step(actions[row]).observation

@@ -100,7 +100,7 @@ class Journal:
         self._refuse_divergence(state)
         before = time.monotonic()
         held = self._source.next() if held is None else held
-        self._checkpoints.save(
+        saved = self._checkpoints.save(
             self._step,
             state,
             {
@@ -115,7 +115,8 @@ class Journal:
             },
             replay=replay,
         )
-        self._tracker.commit(self._step)
+        if saved.resumable:
+            self._tracker.commit(self._step)
         took = time.monotonic() - before
         self._saving = (self._saving or 0.0) + took
         self._aside(took)

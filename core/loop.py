@@ -42,7 +42,7 @@ class Schedule:
     def memory_every(self, abstract: Any) -> int:
         """Frames between two checkpoints with the replay of a state of these shapes: `replay_every`.
 
-        By itself every checkpoint has it; a large one every k-th, so that it is written 40 times at most.
+        By itself every checkpoint has it; a large one every k-th, so that it is written about 40 times.
         """
         if self.replay_every is not None:
             return self.replay_every
@@ -55,7 +55,7 @@ class Schedule:
         if not memory:
             return None
         every = self.memory_every(abstract)
-        whole = -(-self.budget // every)
+        whole = -(-self.budget // every) + (every > self.checkpoint_every)  # the first checkpoint has it, too
         others = max(-(-self.budget // self.checkpoint_every) - whole, 0)
         size = checkpoint.readable
         raw, total = checkpoint.replay_bytes(abstract), (others + whole) * light + whole * memory
@@ -159,7 +159,9 @@ def run(
     """Trains until the budget is spent or `stop` says so. Raises `Diverged`, with nothing saved since."""
     source, functions, evaluators = start.source, start.functions, evaluators or {}
     state, step, held = start.state, start.step, start.held
-    total, replay_every = -(-schedule.budget // source.examples_per_step), schedule.memory_every(functions.abstract)
+    total, replay_every = -(-schedule.budget // source.examples_per_step), schedule.checkpoint_every
+    if checkpoints.memory(functions.abstract):
+        replay_every = schedule.memory_every(functions.abstract)
     book = journal.Journal(start, tracker=tracker, bar=bar, checkpoints=checkpoints, stop=stop)
 
     def due(every: int) -> bool:

@@ -58,6 +58,7 @@ class Saved:
     bytes: int  # all of it
     seconds: float
     replay_bytes: int  # the replay's share of `bytes`
+    resumable: bool  # a killed run goes on from it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,12 @@ class Checkpoints:
         self._keep, self._replay, self._better, self._log = keep, replay, better, log
         self._last: Saved | None = None  # the newest that this object has written or read
         self._told = False
+        self._refilled = False  # the run goes on from a checkpoint without memory: the next one has it
+        self._passed_over: list[pathlib.Path] = []  # light ones, later than what the run goes on from
+
+    def memory(self, state: Any) -> bool:
+        """Whether the run saves the replay of a state (or of its shapes)."""
+        return self._replay and replay_bytes(state) > 0
 
     def save(self, step: int, state: Any, source: Any, *, extra: Mapping[str, Any], replay: bool = True) -> Saved:
         """Writes a checkpoint and returns when it is safe; a second save of the same step only renews `extra`.
@@ -117,13 +124,20 @@ class Checkpoints:
           NotFinite: the state is not healthy.
           CheckpointError: it could not be written (too little space, say); earlier checkpoints are untouched.
         """
+        with distributed.together():
+            if distributed.primary():
+                for path in self._passed_over:
+                    folders.remove(path)
+        self._passed_over = []
         newest, bare = distributed.decided(
             lambda: (
                 max(map(folders.number, folders.numbered(self.folder)), default=-1),
                 not folders.with_memory(self.folder),
             )
         )
-        with_replay = self._replay and (replay or bare) and replay_bytes(state) > 0
+        with_replay = self.memory(state) and (replay or bare or self._refilled)
+        if not self._replay:
+            extra = {**extra, folders.ALONE: True}
         again = self._last is not None and self._last.step == step == newest
         if again and self._last is not None and (self._last.replay_bytes or not with_replay):
             with distributed.together():
@@ -137,11 +151,11 @@ class Checkpoints:
             )
         saved = self._write(self.folder / folders.name(step), step, state, source, extra, with_replay=with_replay)
         if distributed.primary():
-            folders.prune(self.folder, self._keep)
-        self._last = saved
+            folders.prune(self.folder, self._keep, memories=self._replay)
+        self._last, self._refilled = saved, self._refilled and not with_replay
         if not self._told:
             self._told = True
-            self._log(telling.cost(saved, self._keep, state))
+            self._log(telling.cost(saved, self._keep, state, memory=self.memory(state)))
         return saved
 
     def restore(self, abstract: Any, *, replay: Callable[[], Any] | None = None) -> Restored | None:
@@ -167,15 +181,15 @@ class Checkpoints:
                 damaged.append(path)
                 warnings.warn(f"skipping a damaged checkpoint: {error}", stacklevel=2)
                 continue
+            self._refilled = not restored.replay_restored
             with distributed.together():
                 if distributed.primary():
                     light = [each for each in folders.light(self.folder) if each not in damaged]
                     lost = [each for each in light if folders.number(each) > restored.step]
                     newest = max(map(folders.number, lost), default=None)
-                    self._log(telling.chosen(restored, newest, wanted=self._replay))
+                    self._log(telling.chosen(restored, newest, wanted=self._replay, damaged=bool(damaged)))
                     self._tidy(damaged, restored.step)
-                    for each in lost:
-                        folders.remove(each)
+                    self._passed_over = lost  # removed once the run saves: until then they serve evaluations
             return restored
         if damaged:
             raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged: start a new run")
@@ -207,7 +221,7 @@ class Checkpoints:
         extra = {"metric": self.metric, "value": float(value)}
         saved = self._write(self._best_folder / folders.name(chosen), step, state, None, extra, with_replay=False)
         if distributed.primary():
-            folders.prune(self._best_folder, keep=1)
+            folders.prune(self._best_folder, keep=1, memories=False)
         return saved
 
     def best_value(self) -> float | None:
@@ -220,6 +234,7 @@ class Checkpoints:
 
     def _candidates(self, memory: bool) -> list[str]:
         """The checkpoints to go on from, the best choice first."""
+        folders.recover(self.folder)
         paths = folders.numbered(self.folder)
         if memory and self._replay:
             last = folders.light(self.folder)
@@ -246,7 +261,8 @@ class Checkpoints:
         ring = ring if with_replay else {}
         with distributed.together():
             self._make_folders(final.parent)
-            files.check_space(final.parent, step, state=files.size_of(leaves), replay=files.size_of(ring))
+            expected = telling.expected_bytes(state)[1] if ring else 0
+            files.check_space(final.parent, step, state=files.size_of(leaves), replay=expected)
         making = final.with_name(f"tmp-{final.name}")
         if distributed.primary():
             shutil.rmtree(making, ignore_errors=True)
@@ -254,7 +270,7 @@ class Checkpoints:
             manifest = files.write(making, step=step, state=leaves, replay=ring, source=source, extra=extra)
             with distributed.together():
                 if distributed.primary():
-                    before = final.with_name(f"tmp-old-{final.name}")
+                    before = final.with_name(f"{folders.REPLACED}{final.name}")
                     if final.exists():  # of the same step, without its memory
                         os.rename(final, before)
                     os.rename(making, final)
@@ -263,6 +279,7 @@ class Checkpoints:
         except Exception as error:
             if distributed.primary():
                 shutil.rmtree(making, ignore_errors=True)
+                folders.recover(final.parent)
             raise CheckpointError(
                 f"{final}: not written ({type(error).__name__}: {error}); earlier checkpoints are untouched. "
                 "Free disk space, or set checkpoint.replay=false"
@@ -273,6 +290,7 @@ class Checkpoints:
             bytes=manifest.bytes,
             seconds=time.perf_counter() - began,
             replay_bytes=manifest.replay_bytes,
+            resumable=with_replay or not self.memory(state),
         )
 
     def _make_folders(self, place: pathlib.Path) -> None:
@@ -343,7 +361,14 @@ def _restore(path: pathlib.Path, abstract: Any, replay: Callable[[], Any] | None
         replay_restored=has_replay or not ring,
         path=path,
     )
-    known = Saved(step=manifest.step, path=path, bytes=manifest.bytes, seconds=0.0, replay_bytes=manifest.replay_bytes)
+    known = Saved(
+        step=manifest.step,
+        path=path,
+        bytes=manifest.bytes,
+        seconds=0.0,
+        replay_bytes=manifest.replay_bytes,
+        resumable=True,
+    )
     return restored, known
 
 

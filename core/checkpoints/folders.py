@@ -6,6 +6,9 @@ import shutil
 
 from core.checkpoints import files
 
+ALONE = "saves_no_replay"  # in the `extra` of a checkpoint: its run goes on from it though it has no memory
+REPLACED = "tmp-before-"
+
 
 def complete(folder: str | os.PathLike) -> list[pathlib.Path]:
     """The checkpoints in `folder` that look whole (their files are all there), oldest first."""
@@ -41,22 +44,29 @@ def with_memory(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def light(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Those that look whole and hold none, oldest first."""
+    """Those that look whole and hold none though their run saves it: written between two that do. Oldest first."""
     return [path for path in numbered(folder) if _memory(path) is False]
 
 
 def _memory(path: pathlib.Path) -> bool | None:
+    """Whether it has a memory; None where it is damaged or of another version, or where its run saves none."""
     try:
-        return bool(files.read_manifest(path).memory)
-    except files.Corrupt:
+        manifest = files.read_manifest(path)
+    except (files.Corrupt, files.SchemaError):
         return None
-    except files.SchemaError:
-        return False
+    return bool(manifest.memory) or (None if manifest.extra.get(ALONE) else False)
 
 
-def prune(folder: pathlib.Path, keep: int) -> None:
-    """Leaves the newest `keep`, and as many of those with a memory, which a killed run goes on from."""
-    kept = {*numbered(folder)[-keep:], *with_memory(folder)[-keep:]}
+def recover(folder: pathlib.Path) -> None:
+    """Puts back what a kill has caught while it was replaced."""
+    for path in folder.glob(f"{REPLACED}*"):
+        if not (place := path.with_name(path.name.removeprefix(REPLACED))).exists():
+            os.rename(path, place)
+
+
+def prune(folder: pathlib.Path, keep: int, *, memories: bool) -> None:
+    """Leaves the newest `keep`, and with `memories` as many that have one, which a killed run goes on from."""
+    kept = {*numbered(folder)[-keep:], *(with_memory(folder)[-keep:] if memories else ())}
     for path in numbered(folder):
         if path not in kept:
             remove(path)

@@ -19,7 +19,10 @@ LIMIT = 60_000_000  # bytes
 OUT = Path("build/wheels")  # which git ignores
 PYTHON, ABI = "3.12", "cp312"
 PLATFORMS = tuple(f"{name}_x86_64" for name in ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014"))
-NEEDED = ("ale-py", "annotated-types", "gymnasium", "hydra-core", "omegaconf", "orjson", "pillow", "psutil", "pydantic")
+NEEDED = (
+    *("ale-py", "annotated-types", "gymnasium", "hydra-core", "omegaconf", "orjson", "pillow", "psutil", "pydantic"),
+    "zstandard",
+)
 PEERS = ("diffusers==0.42.1",)  # the U-Net beside which ours is timed
 FROM_SOURCE = ("antlr4-python3-runtime",)  # hydra-core's and omegaconf's; its authors publish no wheel
 HAS = ("numpy", "torch")  # of what these need, what the machine has for certain and what is large

@@ -154,18 +154,18 @@ class _Seeds:
 def _averaged(every: Sequence[Mapping[str, _Seeds]]) -> list[dict[str, Band]]:
     """The bands of all curves, by axis, at once: one by one of a thousand take ten times as long."""
     flat = [own for axes in every for own in axes.values()]
-    values = np.full((sum(len(own.x) for own in flat), max((own.values.shape[1] for own in flat), default=0)), np.nan)
-    ends = np.cumsum([len(own.x) for own in flat])
-    for end, own in zip(ends, flat, strict=True):
-        values[end - len(own.x) : end, : own.values.shape[1]] = own.values
-    figures, n = statistics.along(values), np.isfinite(values).sum(axis=1)
-    made = []
-    for end, own in zip(ends, flat, strict=True):
-        here = slice(end - len(own.x), end)
-        parts = {part: {name: column[here] for name, column in of.items()} for part, of in figures.items()}
-        made.append(Band(x=own.x, n=n[here], places=own.places, **parts))
-    rest = iter(made)
-    return [{name: next(rest) for name in axes} for axes in every]
+    alike = collections.defaultdict[int, list[_Seeds]](list)  # by number of seeds
+    for own in flat:
+        alike[own.values.shape[1]].append(own)
+    made = {}
+    for those in alike.values():
+        values = np.concatenate([own.values for own in those])
+        figures, n = statistics.along(values), np.isfinite(values).sum(axis=1)
+        for end, own in zip(np.cumsum([len(own.x) for own in those]), those, strict=True):
+            here = slice(end - len(own.x), end)
+            parts = {part: {name: column[here] for name, column in of.items()} for part, of in figures.items()}
+            made[id(own)] = Band(x=own.x, n=n[here], places=own.places, **parts)
+    return [{name: made[id(own)] for name, own in axes.items()} for axes in every]
 
 
 def _seeds(runs: Sequence[reading.Run], metric: str, most: int) -> dict[str, _Seeds]:

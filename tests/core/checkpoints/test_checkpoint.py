@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from core import types
-from core.checkpoints import checkpoint, files, replay_files
+from core.checkpoints import checkpoint, files, folders, replay_files
 
 
 @jax.tree_util.register_dataclass
@@ -288,7 +288,7 @@ def test_a_run_goes_on_from_the_newest_checkpoint_with_its_replay_which_cleaning
         "goes on from the checkpoint of step 3, the newest with its replay; the 3 steps up to that of step 6, which "
         "has none, are made again"
     ]
-    assert held(tmp_path) == [1, 3]
+    assert held(tmp_path) == [1, 3, 5, 6]  # a run that ends before it saves has lost none
     checkpoints.save(4, make(4), None, extra={}, replay=False)
     assert held(tmp_path) == [1, 3, 4]
 
@@ -306,7 +306,59 @@ def test_where_the_replay_is_not_wanted_a_run_goes_on_from_the_newest(tmp_path):
     with pytest.warns(UserWarning, match="damaged"):
         restored = open_(tmp_path, log=lines.append).restore(abstract(make(0)))
     assert restored is not None and restored.step == 6
-    assert "its replay is filled anew, no checkpoint has one that this version reads" in lines[0]
+    assert "whole; its replay is filled anew, since it was saved without one that this version reads" in lines[0]
+
+
+def test_a_run_that_saved_no_replay_for_a_while_goes_on_from_its_newest_checkpoint(tmp_path):
+    open_(tmp_path).save(1, make(1), None, extra={})
+    lean = open_(tmp_path, replay=False)
+    assert lean.restore(abstract(make(0))) is not None
+    assert lean.save(2, make(2), None, extra={}).resumable
+    again = open_(tmp_path)
+    restored = again.restore(abstract(make(0)), replay=lambda: make(9).replay)
+    assert restored is not None and (restored.step, restored.replay_restored) == (2, False)
+    assert again.save(3, make(3), None, extra={}, replay=False).replay_bytes > 0  # at once: step 1's is no way back
+    restored = open_(tmp_path).restore(abstract(make(0)))
+    assert restored is not None and (restored.step, restored.replay_restored) == (3, True)
+
+
+def test_without_a_replay_in_the_state_a_damaged_checkpoint_is_set_aside(tmp_path):
+    bare = lambda value: dataclasses.replace(make(value), replay=None)
+    checkpoints = open_(tmp_path)
+    for step in (1, 2):
+        assert checkpoints.save(step, bare(step), None, extra={}, replay=False).resumable
+    file = next(file for file in (tmp_path / "000000000002" / "state").rglob("*") if file.stat().st_size > 100)
+    file.write_bytes(b"x" * file.stat().st_size)
+    lines = []
+    with pytest.warns(UserWarning, match="damaged"):
+        restored = open_(tmp_path, log=lines.append).restore(abstract(bare(0)))
+    assert restored is not None and restored.step == 1
+    assert lines == ["goes on from the checkpoint of step 1, the newest that is whole"]
+
+
+def test_a_newer_version_beside_an_older_one_with_its_replay_is_refused(tmp_path, monkeypatch):
+    checkpoints = open_(tmp_path)
+    checkpoints.save(1, make(1), None, extra={})
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "SCHEMA", files.SCHEMA + 1)
+        checkpoints.save(2, make(2), None, extra={})
+    with pytest.raises(checkpoint.SchemaError):
+        open_(tmp_path).restore(abstract(make(0)))
+    assert held(tmp_path) == [1, 2]
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(tmp_path):
+    checkpoints = open_(tmp_path, keep=1, replay=False)
+    checkpoints.save(1, make(1), None, extra={})
+    (tmp_path / "000000000001").rename(tmp_path / f"{folders.REPLACED}000000000001")  # as the kill leaves it
+    restored = open_(tmp_path).restore(abstract(make(0)))
+    assert restored is not None and restored.step == 1
+
+
+def test_wandb_hears_of_checkpoints_only_that_a_killed_run_goes_on_from(tmp_path):
+    checkpoints = open_(tmp_path)
+    saved = [checkpoints.save(n, make(n), None, extra={}, replay=n != 2) for n in (1, 2, 3)]
+    assert [each.resumable for each in saved] == [True, False, True]
 
 
 def test_saving_a_step_again_brings_the_replay_that_the_first_left_out(tmp_path):
@@ -343,7 +395,7 @@ def test_a_full_disk_is_foreseen_and_leaves_the_previous_checkpoint(tmp_path, mo
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
         with pytest.raises(
             checkpoint.CheckpointError,
-            match=r"needs 0\.40 MB \(replay: 0\.40 MB\) and .* has 0\.10 MB free: .*checkpoint\.replay=false",
+            match=r"needs 0\.17 MB \(replay: 0\.17 MB\) and .* has 0\.10 MB free: .*checkpoint\.replay=false",
         ):
             checkpoints.save(2, make(2, capacity=20_000), None, extra={})
         lean = open_(tmp_path, replay=False)

@@ -1,9 +1,12 @@
 """The suite `gpu`: its time, its record and its parts at their smallest; what it is for needs a GPU."""
 
 import argparse
+import importlib.metadata
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -351,6 +354,26 @@ def sized(folder: Path, **megabytes: float) -> list[Path]:
             file.truncate(int(size * 1e6))
         wheels_.append(path)
     return wheels_
+
+
+@pytest.mark.long
+def test_what_the_parts_import_is_carried_or_is_on_the_machine():
+    parts = (
+        "from experiments.benchmarks.gpu import bitwise, equal, playing, speed, suite; from experiments import training"
+    )
+    command = [sys.executable, "-c", f"{parts}; import sys; print(*sys.modules)"]
+    imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    owners = importlib.metadata.packages_distributions()
+    ours = {owner.lower().replace("_", "-") for name in imported for owner in owners.get(name, ())}
+    machine = {"jax", "jaxlib", "flax", "optax", "numpy", "scipy", "orbax-checkpoint"}
+    asked = {
+        re.split(r"[<>=\[]", line)[0].lower()
+        for line in importlib.metadata.requires("jaxcade") or ()
+        if ";" not in line
+    }
+    assert "zstandard" in asked & ours  # what is asked for has the names that distributions have
+    brought = {"rich", "pyyaml"}  # by flax and by omegaconf
+    assert asked & ours <= machine | brought | set(wheels.NEEDED)
 
 
 def test_too_many_wheels_are_refused(tmp_path: Path):
