@@ -137,6 +137,11 @@ class Run:
     def wait_for_state(self, state: str) -> None:
         self.wait(lambda: self.cluster.state(self.job) == state)
 
+    def check_stop(self, after: int) -> None:
+        """It saved where it stopped, later than `after`; a row is due every ten steps, and a stop writes none."""
+        assert self.saved > after
+        assert self.steps[-1] == self.saved // 10 * 10
+
     def check_rows(self) -> None:
         """None is missing, none is there twice."""
         steps = self.steps

@@ -53,14 +53,14 @@ def test_at_its_time_limit_and_put_back_by_hand_a_run_saves_and_goes_on_and_when
     run.wait_until_it_saves(after=before)
     cluster.ask("scontrol", "requeue", run.job)
     run.wait(lambda: run.events == ["started", "stopped", "started", "terminated", "started"])
-    assert run.saved == run.steps[-1] > before  # not that of an interval
+    run.check_stop(after=before)
     before = run.saved
     run.wait_until_it_saves(after=before)
     cluster.ask("scancel", run.job)
     run.wait_for_state("CANCELLED")
     run.wait(lambda: not run.processes("python"))
     assert run.events[4:] == ["started", "terminated"]
-    assert run.saved == run.steps[-1] > before
+    run.check_stop(after=before)
     run.check_rows()
     assert "1 cancelled" in cluster.launch(f"status={folder}").stdout
 
@@ -203,7 +203,7 @@ def test_when_a_node_is_lost_its_run_goes_on_elsewhere_but_not_beside_itself(clu
     cluster.ask("scancel", "--signal=INT", run.job)  # a person's way to stop: saved, and not put back
     run.wait_for_state("FAILED")
     assert (run.attempts[-1]["event"], run.attempts[-1]["status"]) == ("failed", 130)
-    assert run.saved == run.steps[-1] > saved
+    run.check_stop(after=saved)
     run.check_rows()
 
 
