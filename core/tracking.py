@@ -250,6 +250,8 @@ class _Mirror:
     def _connect(self) -> tuple[Any, Any]:
         """The module and the run, with `_held` set. Without a server the run is written offline."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own telemetry wants a network and two threads
+        if "wandb" not in sys.modules:  # W&B's process of whoever started this one ends with them, or is elsewhere
+            os.environ.pop("WANDB_SERVICE", None)
         import wandb  # here, because it takes half a second
 
         wandb.setup(settings=wandb.Settings(mode=self._settings.mode, silent=True))
