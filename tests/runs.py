@@ -1,4 +1,4 @@
-"""Whole runs of the loop for tests: a tiny DQN on a game that can be restored, and a learner that only counts."""
+"""Whole runs of the loop for tests: a tiny DQN on a game, and a learner that only counts."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ import optax
 
 from agents import acting, dqn, networks, td
 from core import loop, mesh, network, optim, progress, replay, stopping, types, windows
-from core.checkpoints import checkpoint
+from core.checkpoints import checkpoint, files
 from tests import toys
 
 GAMES, STEPS, SHARDS = 4, 4, 2  # 16 frames a learner step
@@ -270,3 +270,15 @@ class Recording:
         assert tree == {}
 
     def close(self) -> None: ...
+
+
+def saved_state(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """The state in the newest checkpoint of the run in `folder`, by path, without its key."""
+    newest = max((folder / "checkpoints").glob("0*"))
+    manifest = files.read_manifest(newest)
+    shapes = {path: text.rstrip("]").split("[") for path, text in manifest.state.items() if path != "key"}
+    abstract = {
+        path: jax.ShapeDtypeStruct(tuple(map(int, filter(None, shape.split(",")))), dtype)
+        for path, (dtype, shape) in shapes.items()
+    }
+    return jax.device_get(files.read_state(newest, manifest, abstract, partly=True))

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from core import distributed
-from core.checkpoints import files
 from experiments.config import command_line
+from tests import runs
 
 ROOT = command_line.CONF.parent
 IMAGES = ("experiment=demo/vae", "+debug=tiny", "evaluators=none", "tracker=none")
@@ -106,18 +106,6 @@ def train(*arguments: str, **settings) -> list[str]:
     return run("-m", "experiments.train", *arguments, **settings)
 
 
-def saved(folder: Path) -> dict[str, np.ndarray]:
-    """The newest checkpoint's state."""
-    newest = max((folder / "checkpoints").glob("0*"))
-    manifest = files.read_manifest(newest)
-    shapes = {path: text.rstrip("]").split("[") for path, text in manifest.state.items() if path != "key"}
-    abstract = {
-        path: jax.ShapeDtypeStruct(tuple(map(int, filter(None, shape.split(",")))), dtype)
-        for path, (dtype, shape) in shapes.items()
-    }
-    return jax.device_get(files.read_state(newest, manifest, abstract, partly=True))
-
-
 def axes(folder: Path) -> dict[str, list[str | None]]:
     """Over which axes of the mesh the newest checkpoint's arrays lay, by path, as Orbax notes it."""
     noted = json.loads((max((folder / "checkpoints").glob("0*")) / "state" / "_sharding").read_text())
@@ -173,7 +161,7 @@ def test_two_processes_and_then_one_make_what_one_makes(whole: Path, tmp_path: P
     said = train(*IMAGES, f"hydra.run.dir={parts}", "budget=320", processes=2)
     assert "finished at 320 images" in said[0] and "finished" not in said[1]  # once
     train(f"resume={parts}", "budget=640", devices=2)
-    jax.tree.map(np.testing.assert_array_equal, saved(parts), saved(whole))
+    jax.tree.map(np.testing.assert_array_equal, runs.saved_state(parts), runs.saved_state(whole))
     rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (parts, whole)]
     assert [row["loss/total"] for row in rows[0]] == [row["loss/total"] for row in rows[1]]
 
@@ -200,7 +188,11 @@ def test_what_they_draw_and_judge_is_what_one_does(tmp_path: Path):
 def test_weights_laid_over_the_processes_are_learned_alike(whole: Path, tmp_path: Path):
     folder = tmp_path / "run"
     train(*IMAGES, f"hydra.run.dir={folder}", "mesh=fsdp", processes=2)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), saved(folder), saved(whole))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        runs.saved_state(folder),
+        runs.saved_state(whole),
+    )
     writers = {path.name for path in max((folder / "checkpoints").glob("0*")).glob("state/ocdbt.process_*")}
     assert writers == {"ocdbt.process_0", "ocdbt.process_1"}  # each has written what it holds
 
@@ -211,7 +203,11 @@ def test_rules_of_ones_own_lay_kernels_over_a_second_axis(whole: Path, tmp_path:
     rules = 'mesh.rules=[["dense0/kernel$",[null,model]],["dense1/kernel$",[model]]]'
     folder = tmp_path / "run"
     train(*IMAGES, f"hydra.run.dir={folder}", "mesh=data_model", rules, devices=4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), saved(folder), saved(whole))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        runs.saved_state(folder),
+        runs.saved_state(whole),
+    )
     placed = axes(folder)
     kernels = {path: found for path, found in placed.items() if path.endswith("kernel")}
     assert len(kernels) == 3 * 4  # parameters and two moments

@@ -18,7 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from core.checkpoints import files, tree_files
+from core.checkpoints import tree_files
+from tests import runs
 
 
 def main(times: int, *arguments: str) -> int:
@@ -41,17 +42,11 @@ def main(times: int, *arguments: str) -> int:
 def saved(folder: pathlib.Path) -> dict[str, Any]:
     """All that a finished run has learned, remembers and has told, but how long it took."""
     newest = max((folder / "checkpoints").glob("0*"))
-    manifest = files.read_manifest(newest)
-    shapes = {path: text.rstrip("]").split("[") for path, text in manifest.state.items() if path != "key"}
-    abstract = {
-        path: jax.ShapeDtypeStruct(tuple(map(int, filter(None, shape.split(",")))), dtype)
-        for path, (dtype, shape) in shapes.items()
-    }
     source = tree_files.load(newest / "source" / "0.npz")
     record = source["source"].pop("record")
     return {
-        "step": manifest.step,
-        "weights": jax.device_get(files.read_state(newest, manifest, abstract, partly=True)),
+        "step": int(newest.name),
+        "weights": runs.saved_state(folder),
         "memory": {
             path.relative_to(newest).as_posix(): path.read_bytes()
             for path in sorted((newest / "replay").rglob("*"))
